@@ -1,0 +1,79 @@
+"""Every exception that dodona raises on purpose.
+
+A message says what is wrong, what was got, what is expected and what to do.
+Wrong types are plain ``TypeError``; ``assert`` is kept for our own invariants.
+This module imports nothing, so that the command line can use it at no cost.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DodonaError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(DodonaError, ValueError):
+    """A value that the caller gave can not be used."""
+
+
+class ShapeError(InputError):
+    """Arrays whose shapes do not fit; the message names both shapes."""
+
+
+class ConfigError(InputError):
+    """An unknown or invalid configuration key; the message names the nearest one."""
+
+
+class DataError(InputError):
+    """A file or data set that can not be read; the message names file and line or index."""
+
+
+class MDPError(InputError):
+    """A model that is not a Markov decision process, or not one the solver can solve.
+
+    ``state`` and ``action`` point at the first offender, where there is one.
+    """
+
+    def __init__(self, message: str, *, state: int | None = None, action: int | None = None):
+        super().__init__(message)
+        self.state = state
+        self.action = action
+
+
+class SupportError(InputError):
+    """A policy without mass where mass is needed, or with mass where none is allowed."""
+
+    def __init__(self, message: str, *, state: int | None = None, action: int | None = None):
+        super().__init__(message)
+        self.state = state
+        self.action = action
+
+
+class NoSolutionError(DodonaError, ValueError):
+    """The problem is well formed and has no solution."""
+
+
+class NonFiniteError(DodonaError, ArithmeticError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class CheckpointError(DodonaError, OSError):
+    """A checkpoint that is damaged, missing, or belongs to another configuration."""
+
+
+class MissingDependencyError(DodonaError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A sentence for an error message: the closest option, or all of them when none is close.
+
+    >>> nearest("gama", ["gamma", "seed"])
+    "Did you mean 'gamma'?"
+    """
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(options)}."

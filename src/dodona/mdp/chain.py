@@ -1,0 +1,201 @@
+"""A policy in an MDP is a Markov chain with rewards: one row per state, the same field names.
+
+A deterministic policy picks rows; a stochastic one averages them. Because the names are those of
+MDP, the kernels and the certificate serve both.
+
+Source: Zhao 2025, sec. 2.7 (r_pi, P_pi); Puterman 1994, sec. 5.6.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sparse
+from jaxtyping import Shaped
+
+from dodona.core.shapes import BoolArray, FloatArray, IntArray
+from dodona.errors import MDPError, ShapeError, SupportError
+from dodona.mdp.kernels import row_mass_extremes
+from dodona.mdp.model import MDP
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """r_pi and the discounted P_pi of one policy.
+
+    indptr [S+1], indices [nnz], weights [nnz], rewards [S]: row s is empty in terminal states.
+    reward_bound and num_roundings come from the model, so that a certificate also covers the
+    rounding of the average over actions.
+    """
+
+    indptr: IntArray
+    indices: IntArray
+    weights: FloatArray
+    rewards: FloatArray
+    scale: float
+    gamma: float
+    terminal: BoolArray
+    reward_bound: float
+    num_roundings: int
+
+    @property
+    def num_states(self) -> int:
+        return len(self.rewards)
+
+    @cached_property
+    def choice(self) -> IntArray:
+        """[S] row of each state, -1 in terminal ones: what the kernels call the chosen pair."""
+        return np.where(self.terminal, -1, np.arange(self.num_states))
+
+    @cached_property
+    def mass(self) -> tuple[float, float]:
+        """Smallest and largest discounted mass that a live state keeps on live states."""
+        live = np.flatnonzero(~self.terminal)
+        if not len(live):
+            return 0.0, 0.0
+        if len(live) < self.num_states:
+            lengths = np.diff(self.indptr)[live]
+            indptr = np.concatenate([[0], np.cumsum(lengths)])
+        else:
+            indptr = self.indptr
+        low, high = row_mass_extremes(indptr, self.indices, self.weights, self.terminal)
+        return self.scale * low, self.scale * high
+
+    @cached_property
+    def matrix(self) -> sparse.csr_array:
+        """[S, S] scale * weights with the columns of terminal states removed (their value is 0)."""
+        weights = self.scale * np.where(
+            self.terminal[self.indices], 0.0, np.asarray(self.weights, dtype=np.float64)
+        )
+        shape = (self.num_states, self.num_states)
+        return sparse.csr_array((weights, self.indices, self.indptr), shape=shape)
+
+
+def policy_chain(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Chain:
+    """The chain of a policy: [S] action numbers, or [S, A] probabilities.
+
+    Raises:
+        ShapeError: neither [S] nor [S, A].
+        TypeError: action numbers that are not integers.
+        SupportError: a row that is not a distribution, or mass on an infeasible action.
+        MDPError: an infeasible action number.
+    Oracle: oracles.dense.policy_value on P_pi, r_pi.  Cost: O(nnz of the rows it touches).
+    """
+    pairs, share = policy_pairs(mdp, policy)
+    counts = np.diff(mdp.indptr)[pairs]
+    take = flat_rows(mdp.indptr, pairs, counts)
+    weights, rewards = mdp.weights[take], mdp.rewards[pairs]
+    state = mdp.pair_state[pairs]
+    extra = 0
+    if share is not None:
+        weights = weights.astype(np.float64) * np.repeat(share, counts)
+        rewards = rewards * share
+        extra = mdp.num_actions + 1
+    per_state = np.bincount(state, weights=counts, minlength=mdp.num_states).astype(np.int64)
+    return Chain(
+        indptr=np.concatenate([[0], np.cumsum(per_state)]),
+        indices=mdp.indices[take],
+        weights=weights,
+        rewards=np.bincount(state, weights=rewards, minlength=mdp.num_states),
+        scale=mdp.scale,
+        gamma=mdp.gamma,
+        terminal=mdp.terminal,
+        reward_bound=mdp.reward_bound * (1.0 + 1e-6),  # rows of pi may sum to a hair above one
+        num_roundings=int(per_state.max(initial=0)) + 4 + extra,
+    )
+
+
+def flat_rows(indptr: IntArray, rows: IntArray, counts: IntArray) -> IntArray:
+    """Positions of the entries of the given rows, row after row."""
+    start = np.repeat(indptr[rows] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    return start + np.arange(len(start))
+
+
+def policy_pairs(
+    mdp: MDP, policy: Shaped[np.ndarray, "..."] | list
+) -> tuple[IntArray, FloatArray | None]:
+    """(pairs, their probabilities) that a policy uses, in state order; None = all are certain."""
+    policy = np.asarray(policy)
+    S, A = mdp.num_states, mdp.num_actions
+    if policy.shape == (S,):
+        if policy.dtype.kind not in "iu":
+            raise TypeError(
+                f"a deterministic policy holds action numbers (integers), got dtype {policy.dtype}. "
+                f"For probabilities pass [S, A] = {(S, A)}."
+            )
+        live = np.flatnonzero(~mdp.terminal)
+        return mdp.pairs_of(live, policy[live]), None
+    if policy.shape != (S, A):
+        raise ShapeError(
+            f"policy has shape {policy.shape}, expected [S] = ({S},) action numbers or "
+            f"[S, A] = {(S, A)} probabilities."
+        )
+    policy = policy.astype(np.float64)
+    live = ~mdp.terminal
+    sums = policy.sum(axis=1)
+    bad = live & ~((np.abs(sums - 1.0) <= 1e-9 * A**0.5) & np.all(policy >= 0, axis=1))
+    if bad.any():
+        s = int(np.argmax(bad))
+        raise SupportError(
+            f"policy row of state {s} is {policy[s].tolist()} with sum {sums[s]!r}; "
+            "a distribution over actions is expected: non-negative, sum 1.",
+            state=s,
+        )
+    wrong = live[:, None] & (policy > 0) & ~mdp.action_mask
+    if wrong.any():
+        s, a = (int(i) for i in np.argwhere(wrong)[0])
+        raise SupportError(
+            f"policy gives probability {policy[s, a]!r} to action {a} in state {s}, where it is "
+            f"infeasible. Feasible there: {mdp.feasible(s)}.",
+            state=s,
+            action=a,
+        )
+    share = policy[mdp.pair_state, mdp.actions]
+    pairs = np.flatnonzero(share > 0)
+    return pairs, share[pairs]
+
+
+def require_proper(mdp: MDP | Chain) -> None:
+    """Every state can end under the chain's policy, or, for an MDP, under some policy.
+
+    Raises:
+        MDPError: names a state from which no discount or terminal state is ever reached.
+    """
+    stuck = never_ending(mdp)
+    if stuck.any():
+        s = int(np.argmax(stuck))
+        raise MDPError(
+            f"gamma is 1 and state {s} never reaches termination (the policy is improper), so its "
+            "return has no end. Choose another policy, use gamma < 1, or ask for "
+            "average_reward / relative_value_iteration.",
+            state=s,
+        )
+
+
+def never_ending(rows: MDP | Chain) -> BoolArray:
+    """[S] True where no path leads to a terminal state or to a transition that ends."""
+    S = rows.num_states
+    per_row = np.diff(rows.indptr)
+    owner = np.arange(S) if isinstance(rows, Chain) else rows.pair_state
+    source = np.repeat(owner, per_row)
+    positive = np.asarray(rows.weights) > 0
+    mass = np.bincount(source, weights=rows.weights, minlength=S)
+    pairs = 1 if isinstance(rows, Chain) else np.diff(rows.sa_indptr)
+    leaks = rows.scale * mass < pairs - 1e-9 * np.maximum(pairs, 1)
+    ends = rows.terminal | leaks
+    graph = sparse.csr_array(
+        (np.ones(positive.sum()), (rows.indices[positive], source[positive])), shape=(S, S)
+    )
+    return ~_reachable(graph, ends)
+
+
+def _reachable(graph: sparse.csr_array, roots: BoolArray) -> BoolArray:
+    """Nodes reachable from ``roots``: breadth first over whole frontiers."""
+    seen = roots.copy()
+    frontier = np.flatnonzero(roots)
+    while len(frontier):
+        counts = np.diff(graph.indptr)[frontier]
+        reached = np.unique(graph.indices[flat_rows(graph.indptr, frontier, counts)])
+        frontier = reached[~seen[reached]]
+        seen[frontier] = True
+    return seen

@@ -1,0 +1,307 @@
+"""The planning methods, each as one answer to one question: which values come next?
+
+Every outer iteration of every planner begins with one sweep f(v), which proves the bracket and
+finds the greedy policy. A method only proposes the next values from there, so none can spoil the
+proof, and value iteration, policy iteration and all between differ by one function.
+
+Source: Zhao 2025, ch. 4 (value, policy, truncated policy iteration); Puterman & Shin 1978;
+Moore & Atkeson 1993 (prioritised); Geist & Scherrer 2018, arXiv:1809.09501 (Anderson);
+Gargiani et al. 2022, arXiv:2211.04299 (inexact policy iteration); Kahn 1962 / Tarjan 1972 (order).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.optimize import linprog
+
+from dodona.core.shapes import FloatArray, IntArray
+from dodona.errors import NoSolutionError
+from dodona.mdp import kernels
+from dodona.mdp.evaluation import evaluate
+from dodona.mdp.model import MDP
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What a planner holds between outer iterations.
+
+    values: v before the last sweep. swept: f(v). choice: greedy pairs of v. last_choice: those of
+    the sweep before. residual: max |f(v) - v|. sweeps: work so far in full sweeps. memory: what a
+    method needs to remember (arrays and numbers; part of the saved state).
+    """
+
+    mdp: MDP
+    values: FloatArray
+    swept: FloatArray
+    choice: IntArray
+    last_choice: IntArray
+    options: dict[str, Any]
+    iteration: int = 0
+    sweeps: float = 0.0
+    residual: float = np.inf
+    gap: float = np.inf
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple:
+        """The model as the kernels take it."""
+        m = self.mdp
+        return m.sa_indptr, m.indptr, m.indices, m.weights, m.rewards, m.scale
+
+    def policy_share(self) -> float:
+        """Cost of one pass over the chosen rows, in full sweeps."""
+        return (self.mdp.num_states - int(self.mdp.terminal.sum())) / max(self.mdp.num_pairs, 1)
+
+
+Proposal = Callable[[Work], FloatArray]
+
+
+def jacobi(work: Work) -> FloatArray:
+    """Value iteration: v <- f(v)."""
+    return work.swept
+
+
+def anderson(work: Work) -> FloatArray:
+    """Value iteration with Anderson mixing over the last ``window`` steps, undone where it hurt.
+
+    v <- sum_i a_i f(v_i), sum a_i = 1, minimising |sum_i a_i (f(v_i) - v_i)|. A mixed step whose
+    residual grew is dropped and the memory cleared, so convergence is that of value iteration.
+    """
+    window = work.options.get("window", 5)
+    pairs = work.memory.setdefault("pairs", [])
+    if work.residual > work.memory.get("last", np.inf):
+        pairs.clear()
+    work.memory["last"] = work.residual
+    pairs.append([work.values.copy(), work.swept.copy()])
+    del pairs[:-window]
+    if len(pairs) < 2:
+        return work.swept
+    swept = np.stack([p[1] for p in pairs])
+    change = swept - np.stack([p[0] for p in pairs])
+    steps = np.diff(change, axis=0)
+    weights, *_ = np.linalg.lstsq(steps.T, change[-1], rcond=None)
+    return swept[-1] - weights @ np.diff(swept, axis=0)
+
+
+def gauss_seidel(work: Work) -> FloatArray:
+    """``inner`` in-place sweeps, alternately upwards and downwards, relaxed by ``omega``."""
+    values, order = work.swept.copy(), np.arange(work.mdp.num_states)
+    throwaway = work.choice.copy()
+    inner = work.options.get("inner", 4)
+    for i in range(inner):
+        direction = order if i % 2 == 0 else order[::-1]
+        omega = work.options.get("omega", 1.0)
+        kernels.ordered_sweep(direction, *work.rows, omega, values, throwaway)
+    work.sweeps += inner
+    return values
+
+
+def random_order(work: Work) -> FloatArray:
+    """Asynchronous: every state once in a random order that depends on seed and iteration only."""
+    rng = np.random.default_rng([work.options.get("seed", 0), work.iteration])
+    values = work.swept.copy()
+    order = rng.permutation(work.mdp.num_states)
+    kernels.ordered_sweep(order, *work.rows, 1.0, values, work.choice.copy())
+    work.sweeps += 1
+    return values
+
+
+def red_black(work: Work) -> FloatArray:
+    """Two half sweeps in parallel; the second half sees the first. Chessboard on grids."""
+    S, labels = work.mdp.num_states, work.mdp.labels
+    colours = np.arange(S) % 2
+    if labels is not None and labels.grid is not None and labels.grid[0] * labels.grid[1] == S:
+        colours = np.add(*np.divmod(np.arange(S), labels.grid[1])) % 2
+    half, out = np.empty(S), np.empty(S)
+    kernels.colour_sweep(colours, 0, *work.rows, work.swept, half)
+    kernels.colour_sweep(colours, 1, *work.rows, half, out)
+    work.sweeps += 1
+    return out
+
+
+def topological(work: Work) -> FloatArray:
+    """Strongly connected components in reverse order, each swept until it is nearly solved."""
+    if "order" not in work.memory:
+        work.memory["order"], work.memory["starts"] = component_order(work.mdp)
+    values = work.swept.copy()
+    updates = kernels.component_sweeps(
+        work.memory["order"], work.memory["starts"], *work.rows,
+        1e-3 * work.residual, work.options.get("limit", 1000), values,
+    )  # fmt: skip
+    work.sweeps += updates / work.mdp.num_states
+    return values
+
+
+def prioritized(work: Work) -> FloatArray:
+    """As many single-state updates as there are states, the largest |f(v) - v| first."""
+    mdp, S = work.mdp, work.mdp.num_states
+    if "preds" not in work.memory:
+        work.memory["preds_indptr"], work.memory["preds"] = predecessors(mdp)
+    values = work.values.copy()
+    priority = np.abs(work.swept - values)
+    order = np.argsort(-priority, kind="stable")
+    where = np.empty(S, dtype=np.int64)
+    where[order] = np.arange(S)
+    kernels.prioritized_updates(
+        S, priority[order], order, where, work.memory["preds_indptr"], work.memory["preds"],
+        *work.rows, values,
+    )  # fmt: skip
+    work.sweeps += 1 + len(work.memory["preds"]) / S
+    return values
+
+
+def truncated(work: Work) -> FloatArray:
+    """Truncated policy iteration: ``num_sweeps`` applications of T_pi in all; one is value iteration."""
+    return policy_sweeps(work, work.options.get("num_sweeps", 20) - 1)
+
+
+def policy_sweeps(work: Work, count: int) -> FloatArray:
+    """f(v) followed by ``count`` sweeps over the greedy policy's rows."""
+    mdp, values, other = work.mdp, work.swept, np.empty_like(work.swept)
+    for _ in range(count):
+        kernels.policy_sweep(
+            work.choice, mdp.indptr, mdp.indices, mdp.weights, mdp.rewards, mdp.scale, values, other
+        )
+        values, other = other, np.empty_like(other) if values is work.swept else values
+    work.sweeps += count * work.policy_share()
+    return values
+
+
+def policy(work: Work) -> FloatArray:
+    """Policy iteration: solve the greedy policy exactly. Once it stays, polish by f."""
+    if np.array_equal(work.choice, work.last_choice):
+        return work.swept
+    if work.options.get("switch", "howard") == "simplex" and work.iteration > 1:
+        # one state changes its mind: the one that gains most
+        gain = work.swept - work.values
+        s = int(np.argmax(np.where(work.choice != work.last_choice, gain, -np.inf)))
+        chosen = work.last_choice.copy()
+        chosen[s] = work.choice[s]
+        work.choice[:] = chosen
+    values, passes = evaluate(
+        work.mdp,
+        work.choice,
+        work.swept,
+        method=work.options.get("evaluation", "auto"),
+        residual=max(work.options["tol"] * (1.0 - min(work.mdp.mass[1], 1.0)) / 4, 1e-14),
+    )
+    work.sweeps += passes * work.policy_share()
+    return values
+
+
+def inexact(work: Work) -> FloatArray:
+    """Inexact policy iteration: Krylov until the policy's residual is alpha times the last change."""
+    change = np.linalg.norm(work.swept - work.values)
+    values, passes = evaluate(
+        work.mdp,
+        work.choice,
+        work.swept,
+        method=work.options.get("krylov", "gmres"),
+        residual=work.options.get("alpha", 1e-4) * change,
+    )
+    work.sweeps += passes * work.policy_share()
+    return values
+
+
+def adaptive(work: Work) -> FloatArray:
+    """The default: policy sweeps while they shrink the gap quickly, Krylov where they do not.
+
+    The gap per sweep that was measured since the last iteration predicts the sweeps still to do;
+    a forecast above ``patience`` sweeps means slow mixing, where a Krylov evaluation is cheaper.
+    """
+    last_gap, last_sweeps = work.memory.get("last", (np.inf, 0.0))
+    work.memory["last"] = [work.gap, work.sweeps]
+    if not np.isfinite(last_gap):
+        return policy_sweeps(work, 4)
+    rate = np.log(max(work.gap, 1e-300) / last_gap) / max(work.sweeps - last_sweeps, 1.0)
+    need = np.log(max(work.options["tol"], 1e-300) / work.gap) / rate if rate < 0 else np.inf
+    if need > work.options.get("patience", 60):
+        return inexact(work)
+    return policy_sweeps(work, int(np.clip(need / work.policy_share() / 2, 2, 20)))
+
+
+def linear_program(work: Work) -> FloatArray:
+    """min sum v subject to v >= r_a + W_a v for every pair (HiGHS). Exact up to its tolerance."""
+    mdp = work.mdp
+    if work.memory.get("solved"):
+        return work.swept
+    L, S = mdp.num_pairs, mdp.num_states
+    weights = sparse.csr_array((mdp.scale * mdp.weights, mdp.indices, mdp.indptr), shape=(L, S))
+    states = sparse.csr_array((np.ones(L), (np.arange(L), mdp.pair_state)), shape=(L, S))
+    bounds = np.where(mdp.terminal[:, None], 0.0, [[-np.inf, np.inf]])
+    answer = linprog(
+        (~mdp.terminal).astype(float),
+        A_ub=sparse.csr_matrix(weights - states),
+        b_ub=-mdp.rewards,
+        bounds=bounds,
+        method="highs",
+    )
+    if answer.x is None:
+        raise NoSolutionError(f"the linear programme has no solution: {answer.message}")
+    work.memory["solved"] = 1
+    work.sweeps += int(answer.nit)
+    return np.where(mdp.terminal, 0.0, answer.x)
+
+
+PROPOSALS: dict[str, Proposal] = {
+    "auto": adaptive,
+    "value-iteration": jacobi,
+    "anderson": anderson,
+    "gauss-seidel": gauss_seidel,
+    "random-order": random_order,
+    "red-black": red_black,
+    "topological": topological,
+    "prioritized": prioritized,
+    "truncated": truncated,
+    "policy-iteration": policy,
+    "inexact": inexact,
+    "linear-program": linear_program,
+}
+
+
+def predecessors(mdp: MDP) -> tuple[IntArray, IntArray]:
+    """(indptr [S+1], states): every state with a transition into s."""
+    graph = successor_graph(mdp).T.tocsr()
+    graph.sum_duplicates()
+    return graph.indptr.astype(np.int64), graph.indices.astype(np.int64)
+
+
+def successor_graph(mdp: MDP) -> sparse.csr_array:
+    """[S, S] number of transitions from s to s'."""
+    source = np.repeat(mdp.pair_state, np.diff(mdp.indptr))
+    S = mdp.num_states
+    return sparse.csr_array((np.ones(len(source)), (source, mdp.indices)), shape=(S, S))
+
+
+def component_order(mdp: MDP) -> tuple[IntArray, IntArray]:
+    """(states, starts): states grouped by strongly connected component, successors first."""
+    graph = successor_graph(mdp)
+    count, label = sparse.csgraph.connected_components(graph, connection="strong")
+    rank = _ranks(graph, label, count)
+    order = np.argsort(rank[label], kind="stable").astype(np.int64)
+    sizes = np.bincount(rank[label], minlength=count)
+    return order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _ranks(graph: sparse.csr_array, label: IntArray, count: int) -> IntArray:
+    """A rank per component such that every successor component has a smaller one (Kahn)."""
+    entries = graph.tocoo()
+    a, b = label[entries.row], label[entries.col]
+    edges = np.unique(np.stack([a, b], axis=1)[a != b], axis=0)
+    if not len(edges):
+        return np.arange(count)
+    outgoing = np.bincount(edges[:, 0], minlength=count)
+    into = sparse.csr_array((np.ones(len(edges)), (edges[:, 1], edges[:, 0])), shape=(count, count))
+    rank, ready, position = np.empty(count, dtype=np.int64), list(np.flatnonzero(outgoing == 0)), 0
+    while ready:
+        c = ready.pop()
+        rank[c] = position
+        position += 1
+        for p in into.indices[into.indptr[c] : into.indptr[c + 1]]:
+            outgoing[p] -= 1
+            if outgoing[p] == 0:
+                ready.append(p)
+    return rank
