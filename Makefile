@@ -1,21 +1,28 @@
-# The two commands: `make demo` runs the main job from nothing, `make test` runs every test.
+# `make demo` runs the main job from nothing, `make test` every test. Both need Python 3.11+ and make.
 PYTHON ?= python3
+PRESET ?= laptop
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install demo test lint check bench clean
+.PHONY: install demo test lint check clean
 
 install: $(STAMP)
 
-# torch first, by its exact pin: resolving it together with the rest may pull a CUDA build
+# torch first, by its exact pin: resolved together with the rest, a CUDA build may be chosen
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,peers]'
 	touch $(STAMP)
 
+demo: $(STAMP)
+	$(BIN)/dodona run --preset $(PRESET) --strict
+
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/dodona check
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -68,7 +68,10 @@ class Chain:
             self.terminal[self.indices], 0.0, np.asarray(self.weights, dtype=np.float64)
         )
         shape = (self.num_states, self.num_states)
-        return sparse.csr_array((weights, self.indices, self.indptr), shape=shape)
+        # a copy: summing duplicates works in place
+        matrix = sparse.csr_array((weights, self.indices, self.indptr), shape=shape, copy=True)
+        matrix.sum_duplicates()
+        return matrix
 
 
 def policy_chain(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Chain:

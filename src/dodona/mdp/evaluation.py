@@ -124,7 +124,9 @@ def _krylov(
         return x - swept
 
     n = len(choice)
-    operator = LinearOperator((n, n), matvec=lambda x: product(np.ascontiguousarray(x.ravel())))
+    operator = LinearOperator(
+        (n, n), matvec=lambda x: product(np.ascontiguousarray(x.ravel())), dtype=np.float64
+    )
     settings = {"x0": values, "rtol": 0.0, "atol": residual}
     if method == "bicgstab":
         solution, failed = bicgstab(operator, rewards, maxiter=2000, **settings)

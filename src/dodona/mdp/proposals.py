@@ -273,7 +273,9 @@ def successor_graph(mdp: MDP) -> sparse.csr_array:
     """[S, S] number of transitions from s to s'."""
     source = np.repeat(mdp.pair_state, np.diff(mdp.indptr))
     S = mdp.num_states
-    return sparse.csr_array((np.ones(len(source)), (source, mdp.indices)), shape=(S, S))
+    graph = sparse.csr_array((np.ones(len(source)), (source, mdp.indices)), shape=(S, S))
+    graph.sum_duplicates()
+    return graph
 
 
 def component_order(mdp: MDP) -> tuple[IntArray, IntArray]:

@@ -1,0 +1,7 @@
+"""python -m dodona: the command line."""
+
+import sys
+
+from dodona.cli import main
+
+sys.exit(main())

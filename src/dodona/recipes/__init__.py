@@ -1,0 +1,19 @@
+"""One module per experiment: Config, PRESETS, build(config) -> Trainer, judge(events), figures(events)."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from dodona.errors import ConfigError, nearest
+
+
+def names() -> list[str]:
+    """The recipes that exist, by their catalog names."""
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a recipe.  Raises: ConfigError: no such recipe; the nearest is named."""
+    if name not in names():
+        raise ConfigError(f"unknown recipe '{name}'. {nearest(name, names())}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -1,0 +1,48 @@
+"""One line of progress: redrawn on a terminal, printed every ten seconds elsewhere, never in the way."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dodona.core.protocols import Event
+
+EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Shows the newest event on standard error. ``quiet`` shows nothing."""
+
+    def __init__(self, *, quiet: bool = False):
+        self.console = Console(stderr=True, quiet=quiet)
+        self.live = Live(console=self.console, refresh_per_second=8, transient=True)
+        self.last = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def show(self, event: Event) -> None:
+        if self.console.is_terminal:
+            self.live.update(Text(self.line(event), overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() - self.last >= EVERY:
+            self.last = time.monotonic()
+            print(self.line(event), file=sys.stderr) if not self.console.quiet else None
+
+    @staticmethod
+    def line(event: Event) -> str:
+        where = " ".join(str(event.data[k]) for k in ("stage", "arm") if k in event.data)
+        numbers = "  ".join(f"{k} {v:.4g}" for k, v in list(event.metrics.items())[:4])
+        return f"{event.seconds or 0:6.1f}s  {where}  step {event.step}  {numbers}".replace(
+            "    step", "  step"
+        )
