@@ -36,7 +36,11 @@ def numbers_in_corners(figure: go.Figure) -> go.Figure:
 
 
 def outline(
-    figure: go.Figure, mask: Sequence[bool], *, grid: tuple[int, int], colour: str = COLOURS[5]
+    figure: go.Figure,
+    mask: Sequence[bool] | np.ndarray,
+    *,
+    grid: tuple[int, int],
+    colour: str = COLOURS[5],
 ) -> go.Figure:
     """Frame the masked cells.
 

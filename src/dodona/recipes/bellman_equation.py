@@ -166,7 +166,7 @@ def grid_policies() -> dict[str, np.ndarray]:
 
 
 def book_picture(
-    values: Sequence[float], taken: np.ndarray, *, unit: str = "value (reward units)",
+    values: Sequence[float] | np.ndarray, taken: np.ndarray, *, unit: str = "value (reward units)",
     limits: tuple[float, float] | None = None,
 ) -> go.Figure:  # fmt: skip
     """The 5x5 grid with an arrow per action taken [S, A] and its forbidden cells framed.
@@ -177,7 +177,7 @@ def book_picture(
     for row, column in worlds.BOOK_FORBIDDEN:
         forbidden[row - 1, column - 1] = True
     figure = grid_policy(
-        values, taken, grid=(5, 5), actions=worlds.GRID_ACTIONS, title="", unit=unit
+        np.asarray(values).tolist(), taken.tolist(), grid=(5, 5), actions=worlds.GRID_ACTIONS, title="", unit=unit,
     )  # fmt: skip
     if limits is not None:
         figure.update_traces(zmin=limits[0], zmax=limits[1], selector={"type": "heatmap"})
@@ -247,9 +247,12 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     """Value maps of the policies, the sparsity of P_pi, error against work."""
     out: dict[str, go.Figure] = {}
     shown, pattern = {}, None
+    largest = 1.0 / (1.0 - _config(events)["gamma"])  # of a value, rewards being at most one
     for event in _of(events, "tables"):
         d = event.data
-        shown[d["policy"]] = book_picture(d["values"], np.array(d["taken"], dtype=bool))
+        shown[d["policy"]] = book_picture(
+            d["values"], np.array(d["taken"], dtype=bool), limits=(-largest, largest)
+        )
         pattern = d
     if shown:
         out["values"] = panels(

@@ -221,7 +221,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     if shown:
         out["panels"] = panels(
             shown,
-            title="The same grid, four answers: discount and penalty choose the path (orange: forbidden)",
+            title="The same grid, four answers: discount and penalty choose the path",
         )
     for event in _of(events, "discount"):
         d = event.data
@@ -238,7 +238,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
                 f"{f['gamma']:.3f}": _grid(f["values"], f["optimal"], unit="(1 - gamma) v* (reward per step)", limits=(-0.1, 1.0))
                 for f in d["frames"]
             },
-            title="With the discount grows the distance from which the target is worth a walk",
+            title="The larger the discount, the more the best path cuts through forbidden cells (orange)",
             prefix="discount gamma = ",
         )  # fmt: skip
     contraction = _of(events, "contraction")
@@ -307,7 +307,7 @@ def _contraction_figure(events: Sequence[Event], contraction: Sequence[Event]) -
 
 
 def _grid(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     packed: Sequence[int],
     *,
     unit: str = "value (reward units)",
