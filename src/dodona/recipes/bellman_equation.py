@@ -323,9 +323,9 @@ def _tables(config: Config) -> list[Event]:
                 step=step,
                 num_samples=0,
                 metrics=metrics,
-                data={"policy": name, "values": solution.values, "taken": (policy > 0).astype(int),
-                      "rows": np.repeat(chain.pair_state, np.diff(chain.indptr)), "columns": chain.indices,
-                      "probs": chain.probs},
+                data={"policy": name, "values": solution.values.tolist(), "taken": (policy > 0).astype(int).tolist(),
+                      "rows": np.repeat(chain.pair_state, np.diff(chain.indptr)).tolist(), "columns": chain.indices.tolist(),
+                      "probs": chain.probs.tolist()},
             )
         )  # fmt: skip
     return events

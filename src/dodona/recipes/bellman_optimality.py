@@ -225,14 +225,15 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
         )
     for event in _of(events, "discount"):
         d = event.data
+        last = f"; the last change is at {d['breaks'][-1]:.6f}" if d["breaks"] else ""
         out["discount"] = policy_regions(
-            d["gammas"], d["start"], d["breaks"],
-            title=f"{len(d['breaks']) + 1} policies cover every discount; the last break is {d['breaks'][-1]:.6f}",
-            x="discount gamma", y="(1 - gamma) v* of cell (1, 1) (reward per step)",
-        ) if d["breaks"] else curves(
-            {"start": (d["gammas"], d["start"])}, title="One policy is optimal for every discount",
-            x="discount gamma", y="(1 - gamma) v* of cell (1, 1) (reward per step)",
-        )  # fmt: skip
+            d["gammas"],
+            d["start"],
+            d["breaks"],
+            title=f"{len(d['breaks']) + 1} policies cover every discount{last}",
+            x="discount gamma",
+            y="(1 - gamma) v* of cell (1, 1) (reward per step)",
+        )
         out["slider"] = slider(
             {
                 f"{f['gamma']:.3f}": _grid(f["values"], f["optimal"], unit="(1 - gamma) v* (reward per step)", limits=(-0.1, 1.0))
@@ -259,7 +260,7 @@ def _panel_events() -> list[Event]:
                 step=step,
                 num_samples=round(solution.sweeps),
                 metrics={"table/error": error, "bracket/gap": solution.gap},
-                data={"panel": panel, "gamma": gamma, "penalty": penalty, "values": solution.values,
+                data={"panel": panel, "gamma": gamma, "penalty": penalty, "values": solution.values.tolist(),
                       "optimal": _packed(solution.optimal_actions)},
             )
         )  # fmt: skip
@@ -275,7 +276,11 @@ def _sweep_events(config: Config) -> list[Event]:
     last = np.count_nonzero(gammas <= FRAMES_UP_TO) - 1
     stops = np.unique(np.linspace(0, last, FRAMES).round().astype(int))
     frames = [
-        {"gamma": gammas[i], "values": per_step[i].round(9), "optimal": _packed(sweep.optimal[i])}
+        {
+            "gamma": float(gammas[i]),
+            "values": per_step[i].round(9).tolist(),
+            "optimal": _packed(sweep.optimal[i]),
+        }
         for i in stops
     ]
     return [
@@ -284,7 +289,7 @@ def _sweep_events(config: Config) -> list[Event]:
             step=1,
             num_samples=sweep.evaluations,
             metrics={"sweep/evaluations": float(sweep.evaluations), "sweep/policies": float(len(sweep.breaks) + 1)},
-            data={"gammas": gammas[kept].round(9), "start": per_step[kept, 0].round(12), "frames": frames,
+            data={"gammas": gammas[kept].round(9).tolist(), "start": per_step[kept, 0].round(12).tolist(), "frames": frames,
                   "breaks": [float(b) for b in sweep.breaks]},
         )
     ]  # fmt: skip
