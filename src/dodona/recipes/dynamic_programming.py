@@ -19,6 +19,7 @@ from dodona.core.trainer import Arms
 from dodona.errors import ConfigError
 from dodona.figures import curves, grid_policy
 from dodona.mdp import MDP, Planner, optimal_actions, worlds
+from dodona.mdp.tables import mdp_from_file, solution_columns
 
 PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "value iteration": ("value-iteration", {}),
@@ -103,8 +104,6 @@ def problems(config: Config) -> dict[str, MDP]:
         return {
             "maze": worlds.maze(config.height, config.width, slip=config.slip, seed=config.seed, gamma=gamma)
         }  # fmt: skip
-    from dodona.mdp.tables import mdp_from_file
-
     return {Path(config.mdp).stem: mdp_from_file(config.mdp, gamma=config.gamma)}
 
 
@@ -235,16 +234,11 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
 
 def solution_csv(mdp: MDP, solution: Any) -> bytes:
     """state, value, lower, upper, action: one line per state, numbers exact to the last bit."""
+    columns = solution_columns(solution, mdp)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["state", "value", "lower", "upper", "action"])
-    states = mdp.labels.states if mdp.labels and mdp.labels.states else range(mdp.num_states)
-    actions = mdp.labels.actions if mdp.labels and mdp.labels.actions else None
-    for s, name in enumerate(states):
-        a = int(solution.policy[s])
-        shown = "" if a < 0 else actions[a] if actions else a
-        numbers = (solution.values[s], solution.lower[s], solution.upper[s])
-        writer.writerow([name, *(repr(float(x)) for x in numbers), shown])
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue().encode()
 
 
