@@ -24,7 +24,7 @@ ALLOWED = {
     "checks": LEARNING | {"mdp", "objectives", "policies", "rl", "language", "vision", "oracles", "catalog"},
     "recipes": LEARNING | {"mdp", "objectives", "policies", "rl", "language", "vision", "oracles", "figures"},
 }  # fmt: skip
-ANYTHING = {"cli", "lab", "__init__", "__main__"}
+ANYTHING = {"cli", "verbs", "lab", "__init__", "__main__"}
 ORACLE_PACKAGES = {"numpy", "scipy", "hypothesis"}
 
 

@@ -1,339 +1,182 @@
-"""The command line: list, run, check, resume, report, bench. Verbs only; the work is elsewhere.
+"""The command line: list, run, check, audit, resume, report, bench. The words only; verbs.py acts.
 
-Results go to standard output, progress and errors to standard error. Exit codes: 0 good, 1 a check
-or (with --strict) an expectation missed, 2 bad input, 130 interrupted.
-Heavy packages are imported inside the verbs, so that --help is instant.
+Results go to standard output, progress and errors to standard error. Heavy packages are imported
+inside the verbs, so that --help is instant.
 """
 
 import argparse
-import importlib
-import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from dodona import __version__
 from dodona.catalog import METHODS
 from dodona.errors import ConfigError, DodonaError, InputError, nearest
+from dodona.verbs import VERBS
 
 DEFAULT_RECIPE = "dynamic-programming"
-VERBS = ("list", "run", "check", "resume", "report", "bench")
+NUM_FLAGS = 12  # fields of a recipe that are options of their own; --set reaches the others
+EPILOG = """exit codes: 0 good, 1 a check or (with --strict) an expectation missed, 2 bad input,
+130 interrupted. 'dodona VERB --help' explains a verb."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        print(f"dodona: unknown verb '{argv[0]}'. {nearest(argv[0], VERBS)}", file=sys.stderr)
-        return 2
-    # the recipe is taken out first: argparse would take the value of a recipe's own option for it
-    recipe = argv[1] if len(argv) > 1 and argv[0] == "run" and argv[1][0] != "-" else None
-    arguments, rest = _parser().parse_known_args(argv if recipe is None else [argv[0], *argv[2:]])
-    arguments.recipe = recipe or DEFAULT_RECIPE
-    if rest and arguments.verb != "run":
-        print(f"dodona {arguments.verb}: unknown option {rest[0]}. See --help.", file=sys.stderr)
-        return 2
     try:
-        return {
-            "list": _list,
-            "run": _run,
-            "check": _check,
-            "resume": _resume,
-            "report": _report,
-            "bench": _bench,
-        }[arguments.verb](arguments, rest, argv)
+        return _dispatch(argv)
     except DodonaError as error:
         print(f"dodona: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         folder = getattr(stop, "folder", None)
-        if folder is not None:
+        if folder is None:
+            print("\nstopped before anything was kept.", file=sys.stderr)
+        else:
             print(
                 f"\nstopped; the last checkpoint is good. Continue with: dodona resume {folder.path}",
                 file=sys.stderr,
             )
         return 130
+    except BrokenPipeError:  # `dodona list | head`: the reader has gone, which is no mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _dispatch(argv: list[str]) -> int:
+    parser, verbs = _parser()
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
+    if not argv[0].startswith("-") and argv[0] not in verbs:
+        raise InputError(_unknown_verb(argv[0], list(verbs)))
+    name, words = DEFAULT_RECIPE, argv
+    if argv[0] == "run":
+        # the recipe is taken out first: its own fields become options, and argparse would take
+        # the value of an option that it does not know for the recipe
+        if len(argv) > 1 and not argv[1].startswith("-"):
+            name, words = argv[1], ["run", *argv[2:]]
+        _add_recipe_options(verbs["run"], name)
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        raise ConfigError(_unknown_option(arguments.verb, name, rest[0], verbs[arguments.verb]))
+    arguments.recipe, arguments.command = name, shlex.join(["dodona", *argv])
+    return VERBS[arguments.verb](arguments)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
         prog="dodona",
         description="Learning methods, each with its oracle, its recipe and its picture.",
+        epilog=EPILOG,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    add = verbs.add_parser("list", help="the catalog of methods, and what is built")
+    parser.add_argument("--version", action="version", version=f"dodona {__version__}")
+    group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, about: str, **options: Any) -> argparse.ArgumentParser:
+        description = options.pop("description", about[0].upper() + about[1:] + ".")
+        return group.add_parser(
+            name, help=about, description=description, allow_abbrev=False, **options
+        )
+
+    add = verb("list", "the catalog: what is built, where it comes from")
     add.add_argument("--json", action="store_true", help="print JSON")
-    add = verbs.add_parser(
+
+    add = verb(
         "run",
-        help="run an experiment, judge it, write a report",
+        "run an experiment, judge it, write a report",
         usage="dodona run [RECIPE] [options]",
-        description=f"Run a recipe (default: {DEFAULT_RECIPE}). Its first fields are options too: "
-        "--tol 1e-8 is --set tol=1e-8.",
+        description=f"Run a recipe (without a name: {DEFAULT_RECIPE}), show its progress, judge it "
+        "and write runs/RECIPE/DATE-HASH/report.html. 'dodona run RECIPE --help' shows the "
+        "options of that recipe.",
     )
+    add.add_argument("--preset", default="laptop", metavar="NAME", help="quick, laptop, paper, gpu")
     add.add_argument(
-        "--preset",
-        default="laptop",
-        help="quick, laptop (default), paper, gpu: what the recipe has",
-    )
-    add.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set any field of the config",
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any config field"
     )
     add.add_argument("--config", metavar="FILE", help="JSON or TOML with config fields")
-    add.add_argument("--seed", type=int, help="seed of every random stream")
-    add.add_argument("--out", default="runs", help="where run folders are made (default: runs)")
-    add.add_argument("--device", default="cpu", help="where tensors live; planners use the CPU")
+    add.add_argument("--seed", metavar="N", help="seed of every random stream")
+    add.add_argument("--out", default="runs", metavar="DIR", help="for run folders (default: runs)")
+    add.add_argument("--device", default="cpu", help="cpu or cuda, where the recipe knows of it")
+    _add_output_options(add)
+
+    add = verb("check", "every method against its oracles; every known bug must be caught")
+    add.add_argument("methods", nargs="*", metavar="METHOD", help="default: all that are built")
+    add.add_argument("--full", action="store_true", help="the long budgets (default: seconds)")
+    add.add_argument("--json", action="store_true", help="print JSON")
+
+    add = verb(
+        "audit",
+        "exact optimum and time-limit effect of a tabular Gymnasium environment",
+        description="Solve a tabular Gymnasium environment exactly: the optimum per start, what "
+        "the time limit costs, whether the registered reward threshold can be reached, ties.",
+    )
+    add.add_argument("env_id", metavar="ENV_ID", help="for example FrozenLake-v1, CliffWalking-v1")
+    add.add_argument("--gamma", type=float, default=1.0, help="discount in [0, 1] (default: 1)")
+    add.add_argument("--out", metavar="DIR", help="write the numbers and pictures there as well")
+    add.add_argument("--json", action="store_true", help="print JSON")
+
+    add = verb("resume", "continue a stopped or killed run, bit for bit")
+    add.add_argument("run", metavar="RUN", help="a run folder, or 'latest'")
+    add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
+    _add_output_options(add)
+
+    add = verb("report", "write a run's report again, or compare two runs")
+    add.add_argument("runs", nargs="+", metavar="RUN", help="one or two run folders, or 'latest'")
+    add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
+
+    add = verb("bench", "time dodona and its peers in turn, in one process")
+    add.add_argument("name", nargs="?", metavar="NAME", help="a benchmark (default: all of them)")
+    add.add_argument("--json", action="store_true", help="print JSON")
+    return parser, dict(group.choices)
+
+
+def _add_output_options(add: argparse.ArgumentParser) -> None:
     add.add_argument("--json", action="store_true", help="print result.json instead of the table")
     add.add_argument("--strict", action="store_true", help="exit 1 when an expectation is missed")
-    add.add_argument(
-        "--fields", action="store_true", help="show the recipe's config fields and stop"
-    )
-    add = verbs.add_parser(
-        "check", help="every method against its oracles; every known-wrong variant must be caught"
-    )
-    add.add_argument("methods", nargs="*", metavar="METHOD")
-    add.add_argument("--full", action="store_true", help="the long budgets")
-    add.add_argument("--json", action="store_true", help="print JSON")
-    add = verbs.add_parser("resume", help="continue a stopped run, bit for bit")
-    add.add_argument("run", help="a run folder, or 'latest'")
-    add.add_argument("--out", default="runs", help="where 'latest' looks")
-    add.add_argument("--json", action="store_true", help="print result.json instead of the table")
-    add.add_argument("--strict", action="store_true", help="exit 1 when an expectation is missed")
-    add = verbs.add_parser("report", help="write a run's report again, or compare two runs")
-    add.add_argument("runs", nargs="+", metavar="RUN")
-    add.add_argument("--out", default="runs", help="where 'latest' looks")
-    add = verbs.add_parser("bench", help="time dodona and a peer in turn, in one run")
-    add.add_argument("name", nargs="?")
-    add.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
-def _list(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
-    if arguments.json:
-        keys = ("name", "family", "title", "source", "code", "recipes", "built")
-        print(json.dumps([{k: getattr(m, k) for k in keys} for m in METHODS], indent=2))
-        return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="the 22 methods of dodona")
-    for column in ("method", "family", "what", "built", "recipes"):
-        table.add_column(column)
-    for m in METHODS:
-        style = "" if m.built == "full" else "dim"
-        table.add_row(m.name, m.family, m.title, m.built, " ".join(m.recipes), style=style)
-    Console().print(table)
-    return 0
-
-
-def _run(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
+def _add_recipe_options(add: argparse.ArgumentParser, name: str) -> None:
+    """The first fields of the recipe's config as options, the rest named for --set."""
     from dodona import recipes
-    from dodona.runs import RunFolder, config_fields, make_config
+    from dodona.runs import config_fields
 
-    recipe = recipes.load(arguments.recipe)
-    if arguments.fields:
-        for field in config_fields(recipe.Config):
-            print(f"--{field.name}  (default {field.default!r})\n    {field.doc}")
-        return 0
-    if arguments.preset not in recipe.PRESETS:
-        raise ConfigError(
-            f"recipe {arguments.recipe} has no preset '{arguments.preset}'. "
-            f"{nearest(arguments.preset, recipe.PRESETS)}"
+    recipe = recipes.load(name)
+    fields = config_fields(recipe.Config)
+    group = add.add_argument_group(f"options of {name}", f"presets: {', '.join(recipe.PRESETS)}")
+    for field in fields[:NUM_FLAGS]:
+        if field.name in ("seed", "device"):
+            continue  # every recipe has them above
+        default = (
+            ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         )
-    if arguments.device != "cpu" and not hasattr(recipe.Config, "device"):
-        raise InputError(
-            f"recipe {arguments.recipe} runs on the CPU only, got --device {arguments.device}."
+        options = {"nargs": "?", "const": "true"} if field.type is bool else {}
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            *([f"--{field.name}"] if "_" in field.name else []),
+            dest=f"field {field.name}",
+            metavar="VALUE",
+            help=f"{field.doc} (default: {default})".replace("%", "%%"),
+            **options,
         )
-    flags = _flags(rest, [f.name for f in config_fields(recipe.Config)][:12], arguments.recipe)
-    flags["seed"] = arguments.seed
-    config = make_config(
-        recipe.Config, base=recipe.PRESETS[arguments.preset], file=arguments.config, sets=arguments.set, flags=flags,
-    )  # fmt: skip
-    trainer = recipe.build(config)  # bad input must not leave a folder behind
-    folder = RunFolder.create(
-        arguments.recipe, config, out=arguments.out, command=shlex.join(["dodona", *argv])
-    )
-    return _drive(arguments, recipe, config, trainer, folder)
+    if len(fields) > NUM_FLAGS:
+        group.description += f"; by --set: {', '.join(f.name for f in fields[NUM_FLAGS:])}"
 
 
-def _resume(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
-    from dodona import recipes
-    from dodona.runs import RunFolder, make_config
-
-    folder = RunFolder.open(arguments.run, out=arguments.out)
-    recipe = recipes.load(folder.recipe)
-    config = make_config(recipe.Config, flags=folder.read("config.json")["config"])
-    return _drive(arguments, recipe, config, recipe.build(config), folder)
+def _unknown_verb(word: str, verbs: list[str]) -> str:
+    if any(word in method.recipes for method in METHODS):
+        return f"unknown verb '{word}'. It is a recipe: dodona run {word}"
+    return f"unknown verb '{word}'. {nearest(word, verbs)}"
 
 
-def _drive(
-    arguments: argparse.Namespace, recipe: Any, config: Any, trainer: Any, folder: Any
-) -> int:
-    import dataclasses
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from dodona.runs import drive, write_report
-    from dodona.runs.progress import Progress
-
-    claim = recipe.__doc__.strip().splitlines()[0]
-    print(f"{folder.recipe}: {claim}\nwriting to {folder.path}", file=sys.stderr)
-    with Progress() as progress:
-        events = drive(folder.recipe, trainer, folder, progress=progress.show)
-    rows = [dataclasses.asdict(row) for row in recipe.judge(events)]
-    result = {
-        "recipe": folder.recipe,
-        "config": dataclasses.asdict(config),
-        "seed": config.seed,
-        "seconds": events[-1].seconds,
-        "rows": rows,
-    }
-    folder.write("result.json", result)
-    report = write_report(folder, recipe)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-    else:
-        table = Table(title=f"{folder.recipe}: {events[-1].seconds:.1f} s")
-        for column in ("what", "measured", "expected", "verdict"):
-            table.add_column(column)
-        for row in rows:
-            shown = (
-                f"{row['measured']:.6g}" if isinstance(row["measured"], float) else row["measured"]
-            )
-            colour = "green" if row["verdict"] == "pass" else "red"
-            table.add_row(row["name"], shown, row["expected"], f"[{colour}]{row['verdict']}[/]")
-        Console().print(table)
-        print(f"report: {report}")
-    missed = any(row["verdict"] != "pass" for row in rows)
-    return 1 if arguments.strict and missed else 0
-
-
-def _check(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
-    from dodona.checks.runner import check_method, checkable
-
-    known = checkable()
-    for name in arguments.methods:
-        if name not in known:
-            built = (
-                "It is in the catalog and not built yet."
-                if any(m.name == name for m in METHODS)
-                else nearest(name, known)
-            )
-            raise InputError(f"there is no check for '{name}'. {built}")
-    reports = [check_method(name, full=arguments.full) for name in arguments.methods or known]
-    if arguments.json:
-        print(json.dumps([r.to_json() for r in reports], indent=2))
-    else:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title="methods against their oracles")
-        for column in (
-            "method",
-            "checks",
-            "worst error / tolerance",
-            "mutants caught",
-            "seconds",
-            "verdict",
-        ):
-            table.add_column(column)
-        for r in reports:
-            good = sum(c.passed for c in r.checks)
-            worst = max(
-                (c.error / c.tolerance if c.tolerance else float(c.error > 0) for c in r.checks),
-                default=0.0,
-            )
-            caught = sum(c for _, c in r.mutants)
-            colour = "green" if r.passed else "red"
-            table.add_row(
-                r.method, f"{good}/{len(r.checks)}", f"{worst:.2g}", f"{caught}/{len(r.mutants)}",
-                f"{r.seconds:.1f}", f"[{colour}]{'pass' if r.passed else 'FAIL'}[/]",
-            )  # fmt: skip
-        Console().print(table)
-        for r in reports:
-            for c in r.checks:
-                if not c.passed:
-                    print(
-                        f"{r.method}: {c.name}: got {c.got}, expected {c.expected} ({c.source}), error {c.error:.3g} > {c.tolerance:.3g}"
-                    )
-            for mutant, caught in r.mutants:
-                if not caught:
-                    print(f"{r.method}: mutant '{mutant.name}' was not caught: {mutant.bug}")
-    return 0 if all(r.passed for r in reports) else 1
-
-
-def _report(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
-    from dodona import recipes
-    from dodona.runs import RunFolder, write_comparison, write_report
-
-    if len(arguments.runs) > 2:
-        raise InputError(f"report takes one run, or two to compare, got {len(arguments.runs)}.")
-    folders = [RunFolder.open(run, out=arguments.out) for run in arguments.runs]
-    if len(folders) == 2:
-        print(write_comparison(*folders))
-    else:
-        print(write_report(folders[0], recipes.load(folders[0].recipe)))
-    return 0
-
-
-def _bench(arguments: argparse.Namespace, rest: list[str], argv: list[str]) -> int:
-    from pathlib import Path
-
-    folder = Path(__file__).resolve().parents[2] / "benchmarks"
-    names = sorted(p.stem for p in folder.glob("*.py")) if folder.is_dir() else []
-    if not names:
-        raise InputError(
-            "the benchmarks live in a checkout of the repository (benchmarks/), and there is none here."
-        )
-    if arguments.name is not None and arguments.name not in names:
-        raise InputError(f"unknown benchmark '{arguments.name}'. {nearest(arguments.name, names)}")
-    sys.path.insert(0, str(folder))
-    rows = []
-    for name in [arguments.name] if arguments.name else names:
-        rows += importlib.import_module(name).run()
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="dodona against its peers, in one run")
-    for column in ("what", "unit", "ours", "theirs", "ratio", "target", "reached", "limit"):
-        table.add_column(column)
-    for r in rows:
-        table.add_row(
-            r["name"], r["unit"], f"{r['ours']:.4g}", "-" if r["theirs"] is None else f"{r['theirs']:.4g}",
-            "-" if r["ratio"] is None else f"{r['ratio']:.2f}", f"{r['target']:g}" if r["target"] else "-",
-            {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[r["reached"]],
-            "-" if r["limit"] is None else f"{r['limit']:.0%}",
-        )  # fmt: skip
-    Console().print(table)
-    if any(r["theirs"] is None and r["kind"] == "ratio" for r in rows):
-        print("some peers are not installed: pip install 'dodona[peers]'")
-    return 0
-
-
-def _flags(rest: list[str], fields: list[str], recipe: str) -> dict[str, str]:
-    """--field value or --field=value for the recipe's first fields."""
-    flags: dict[str, str] = {}
-    i = 0
-    while i < len(rest):
-        name, sign, value = rest[i].partition("=")
-        key = name.removeprefix("--").replace("-", "_")
-        if not name.startswith("--") or key not in fields:
-            raise ConfigError(
-                f"recipe {recipe} has no option '{rest[i]}'. {nearest(key, fields)} "
-                f"See: dodona run {recipe} --fields"
-            )
-        if not sign:
-            i += 1
-            if i == len(rest):
-                raise ConfigError(f"option --{key} needs a value.")
-            value = rest[i]
-        flags[key] = value
-        i += 1
-    return flags
+def _unknown_option(verb: str, recipe: str, word: str, parser: argparse.ArgumentParser) -> str:
+    subject = f"recipe {recipe}" if verb == "run" else verb
+    see = f"See: dodona {verb} {recipe + ' ' if verb == 'run' else ''}--help"
+    if not word.startswith("-"):
+        first = " The recipe comes first: dodona run RECIPE [options]." if verb == "run" else ""
+        return f"{subject} has no use for '{word}'.{first} {see}"
+    known = [o.removeprefix("--") for o in parser._option_string_actions if o.startswith("--")]
+    word = word.partition("=")[0]
+    return f"{subject} has no option '{word}'. {nearest(word.removeprefix('--'), known)} {see}"

@@ -28,15 +28,21 @@ def test_every_expectation_is_met(events):
     assert len(rows) == 4 + 3 + 1
 
 
-def test_the_golden_break_is_the_golden_ratio():
-    assert recipe._root(recipe.BREAKS["g^2 + g = 1"]) == pytest.approx((5**0.5 - 1) / 2, abs=1e-14)
+def test_a_detour_of_two_steps_loses_at_the_golden_ratio():
+    assert recipe._root(recipe.BREAKS["2g - 1 = g^3"]) == pytest.approx((5**0.5 - 1) / 2, abs=1e-14)
 
 
 def test_roots_of_breaks_solve_their_equations():
-    g13, g5, _, two = (recipe._root(p) for p in recipe.BREAKS.values())
-    assert 2 * g13 - 1 == pytest.approx(g13**13, abs=1e-13)
-    assert 2 * g5 - 1 == pytest.approx(g5**5, abs=1e-13)
-    assert 2 * two**3 + two**2 == pytest.approx(two + 1, abs=1e-13)
+    *detours, last = (recipe._root(p) for p in recipe.BREAKS.values())
+    for g, k in zip(detours, (13, 11, 9, 7, 5, 3), strict=True):
+        assert 2 * g - 1 == pytest.approx(g**k, abs=1e-13)
+    assert 2 * last**3 + last**2 == pytest.approx(last + 1, abs=1e-13)
+
+
+@pytest.mark.parametrize("num_gammas", [3, 60, 100])
+def test_every_break_point_is_found_however_coarse_the_sweep(num_gammas):
+    rows = recipe.judge(_events(replace(SMALL, num_gammas=num_gammas)))
+    assert [r.name for r in rows if r.verdict == "miss"] == []
 
 
 def test_a_moved_break_point_is_a_miss(events):
@@ -46,7 +52,7 @@ def test_a_moved_break_point_is_a_miss(events):
         for e in events
     ]  # fmt: skip
     assert [r.name for r in recipe.judge(moved) if r.verdict == "miss"] == [
-        "largest distance of a measured break point to its root"
+        "largest distance of a break point to its root"
     ]
 
 

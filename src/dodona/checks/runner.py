@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dodona.catalog import METHODS
+from dodona.catalog import METHODS, SUPPORTING
 from dodona.core.protocols import Check, Mutant
 from dodona.errors import InputError
 
@@ -52,12 +52,12 @@ class CheckReport:
 
 def checkable() -> list[str]:
     """The methods that have a check."""
-    return [m.name for m in METHODS if m.check]
+    return [m.name for m in (*METHODS, *SUPPORTING) if m.check]
 
 
 def check_method(name: str, *, full: bool = False) -> CheckReport:
     """Check one method.  Raises: InputError: it has no check."""
-    row = next((m for m in METHODS if m.name == name and m.check), None)
+    row = next((m for m in (*METHODS, *SUPPORTING) if m.name == name and m.check), None)
     if row is None:
         raise InputError(f"there is no check for '{name}'. Known: {', '.join(checkable())}.")
     module = importlib.import_module(row.check)
