@@ -7,6 +7,7 @@ This module imports nothing, so that the command line can use it at no cost.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class DodonaError(Exception):
@@ -50,11 +51,54 @@ class SupportError(InputError):
         self.action = action
 
 
+class NonMonotoneError(InputError):
+    """A predicate that must change its answer once, and does not.
+
+    ``witness`` = (a, b), a < b: two points whose answers stand in the wrong order. ``lane`` is the
+    search they belong to, where many run in one call.
+    """
+
+    def __init__(self, message: str, *, witness: tuple[float, float], lane: int | None = None):
+        super().__init__(message)
+        self.witness = witness
+        self.lane = lane
+
+
+class EnvelopeError(InputError):
+    """A target above its envelope, so that rejection gave another law.
+
+    ``point`` is where, ``excess`` is log f - log g - log M there.
+    """
+
+    def __init__(self, message: str, *, point: Any = None, excess: float | None = None):
+        super().__init__(message)
+        self.point = point
+        self.excess = excess
+
+
+class SqueezeError(InputError):
+    """A squeeze above its target; ``excess`` is log s - log f at ``point``."""
+
+    def __init__(self, message: str, *, point: Any = None, excess: float | None = None):
+        super().__init__(message)
+        self.point = point
+        self.excess = excess
+
+
 class NoSolutionError(DodonaError, ValueError):
     """The problem is well formed and has no solution."""
 
 
-class NonFiniteError(DodonaError, ArithmeticError):
+class SamplingError(DodonaError, RuntimeError):
+    """A sampler that gave up; ``accepted`` and ``trials`` say how far it came."""
+
+    def __init__(self, message: str, *, accepted: int = 0, trials: int = 0):
+        super().__init__(message)
+        self.accepted = accepted
+        self.trials = trials
+
+
+class NonFiniteError(DodonaError, ArithmeticError, ValueError):
     """NaN or infinity where a finite number is needed."""
 
 
