@@ -184,12 +184,14 @@ def audit_environment(arguments: argparse.Namespace) -> int:
     from dodona.mdp.audit import audit
 
     report = audit(arguments.env_id, gamma=arguments.gamma)
+    if arguments.out is not None:
+        from dodona.audit_page import write_page
+
+        _say(f"written: {write_page(report, arguments.out, command=arguments.command)}")
     if arguments.json:
         _print_json(report.to_json())
     else:
         print(report.text())
-    if arguments.out is not None:
-        _say(f"written: {report.write(arguments.out)}")
     return 0
 
 

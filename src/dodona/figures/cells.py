@@ -25,13 +25,15 @@ def numbers_in_corners(figure: go.Figure) -> go.Figure:
     table = np.asarray(heat.z, dtype=float)
     low = float(table.min()) if heat.zmin is None else heat.zmin
     high = float(table.max()) if heat.zmax is None else heat.zmax
-    for note in figure.layout.annotations:
-        column, row = round(note.x), round(note.y)
+    notes = [note.to_plotly_json() for note in figure.layout.annotations]
+    for note in notes:
+        column, row = round(note["x"]), round(note["y"])
         share = (table[row, column] - low) / (high - low) if high > low else 0.0
         note.update(
             x=column - CORNER, y=row - CORNER, xanchor="left", yanchor="top", xshift=0, yshift=0, borderpad=0,
             font={"size": 9, "color": "#111111" if share > 0.55 else "#f4f4f4"},
         )  # fmt: skip
+    figure.layout.annotations = notes  # set at once: changed in place, each would be validated alone
     return figure
 
 

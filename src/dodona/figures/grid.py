@@ -43,14 +43,16 @@ def grid_policy(
     numbers = rows * columns <= 120
     if numbers:
         low, high = float(table.min()), float(table.max())
+        notes = []
         for r in range(rows):
             for c in range(columns):
                 light = high > low and (table[r, c] - low) / (high - low) > 0.6
-                figure.add_annotation(
-                    x=c, y=r, yshift=-16 if rows <= 8 else -11, showarrow=False,
-                    text=f"{table[r, c]:.3g}",
-                    font={"size": 10, "color": "#222" if light else "#ddd"},
-                )  # fmt: skip
+                notes.append({
+                    "x": c, "y": r, "yshift": -16 if rows <= 8 else -11, "showarrow": False,
+                    "text": f"{table[r, c]:.3g}",
+                    "font": {"size": 10, "color": "#222" if light else "#ddd"},
+                })  # fmt: skip
+        figure.layout.annotations = notes  # one by one, each would copy those before it
     _arrows(figure, table, np.asarray(optimal, dtype=bool), actions, terminal)
     for name, mask, symbol in (
         ("end", terminal, "circle-open"),

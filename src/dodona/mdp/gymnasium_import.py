@@ -57,18 +57,19 @@ def mdp_from_gymnasium(env: Any, *, gamma: float) -> MDP:
                     ended.append(bool(done))
     columns = (np.array(x) for x in (state, action, successor, prob, reward, ended))
     state, action, successor, prob, reward, ended = columns
-    fields = _fields(S, state, action, successor, prob, reward, ended)
-    mixed = fields.pop("ended")
-    discounts = None if mixed is None else np.where(mixed, 0.0, gamma)
     start = getattr(base, "initial_state_distrib", None)
     if start is None:
         start = np.eye(S)[int(env.reset(seed=0)[0])]
+    start = np.asarray(start, dtype=np.float64)
+    fields = _fields(S, state, action, successor, prob, reward, ended, start > 0)
+    mixed = fields.pop("ended")
+    discounts = None if mixed is None else np.where(mixed, 0.0, gamma)
     mdp = MDP.from_pairs(
         **fields,
         num_states=S,
         gamma=gamma,
         discounts=discounts,
-        start=np.asarray(start, dtype=np.float64),
+        start=start,
         num_actions=int(base.action_space.n),
         labels=_labels(base, S),
     )
@@ -83,6 +84,8 @@ def open_environment(env_id: str) -> Any:
 
     try:
         return gymnasium.make(env_id)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise InputError(f"the environment '{env_id}' can not be made: {error}") from None
     except gymnasium.error.Error as error:
         hint = nearest(env_id, gymnasium.registry)
         hint = (
@@ -95,11 +98,11 @@ def open_environment(env_id: str) -> Any:
         ) from None
 
 
-def _fields(S, state, action, successor, prob, reward, ended) -> dict[str, Any]:
+def _fields(S, state, action, successor, prob, reward, ended, first_states) -> dict[str, Any]:
     into_end = np.bincount(successor[ended], minlength=S) > 0
     outside = ~ended & (state != successor)
     into_live = np.bincount(successor[outside], minlength=S) > 0
-    terminal = into_end & ~into_live
+    terminal = into_end & ~into_live & ~first_states
     # a terminated transition into a state that also lives on needs its own discount
     mixed = bool(np.any(ended & ~terminal[successor]))
     keep = ~terminal[state]

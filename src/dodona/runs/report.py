@@ -56,17 +56,17 @@ def write_report(folder: RunFolder, recipe: Any) -> Path:
     parts = [
         f"<h1>{html.escape(folder.recipe)}</h1><p class='claim'>{html.escape(claim)}</p>",
         f"<div class='verdict {'miss' if missed else 'pass'}'>{verdict}</div>",
-        _table(
+        table(
             ["what", "measured", "expected", "verdict"],
             [[r["name"], _show(r["measured"]), r["expected"], r["verdict"]] for r in rows],
         ),
-        _figures(recipe.figures(events, folder.artifacts)),
+        figures_html(recipe.figures(events, folder.artifacts)),
         "<h2>Reproduce</h2>",
         f"<pre>{html.escape((folder.path / 'command.txt').read_text().strip())}</pre>",
-        _details(
-            "Configuration", _table(["field", "value"], [[k, _show(v)] for k, v in config.items()])
+        details(
+            "Configuration", table(["field", "value"], [[k, _show(v)] for k, v in config.items()])
         ),
-        _details(
+        details(
             "Environment",
             f"<pre>{html.escape(json.dumps(folder.read('environment.json'), indent=2))}</pre>",
         ),
@@ -74,7 +74,7 @@ def write_report(folder: RunFolder, recipe: Any) -> Path:
         "The numbers are in events.jsonl and result.json beside this file.</footer>",
     ]
     path = folder.path / "report.html"
-    write_atomically(path, _page(folder.recipe, "\n".join(parts)).encode())
+    write_atomically(path, page(folder.recipe, "\n".join(parts)).encode())
     return path
 
 
@@ -98,16 +98,16 @@ def write_comparison(first: RunFolder, second: RunFolder) -> Path:
         "<h1>Two runs</h1>",
         f"<p class='claim'>{html.escape(first.path.name)} against {html.escape(second.path.name)}</p>",
         "<h2>Configuration</h2>",
-        _table(["field", "first", "second"], different) if different else "<p>The same.</p>",
+        table(["field", "first", "second"], different) if different else "<p>The same.</p>",
         "<h2>Results</h2>",
-        _table(["what", "first", "second", "difference"], rows),
+        table(["what", "first", "second", "difference"], rows),
     ]
     path = second.path / "comparison.html"
-    write_atomically(path, _page("Two runs", "\n".join(parts), plot=False).encode())
+    write_atomically(path, page("Two runs", "\n".join(parts), plot=False).encode())
     return path
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
+def figures_html(figures: Mapping[str, Any]) -> str:
     parts = []
     for name, figure in figures.items():
         # "<" never stands in the script, so no text can end it
@@ -126,7 +126,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _page(title: str, body: str, *, plot: bool = True) -> str:
+def page(title: str, body: str, *, plot: bool = True) -> str:
     script = ""
     if plot:
         from plotly.offline import get_plotlyjs
@@ -140,7 +140,7 @@ def _page(title: str, body: str, *, plot: bool = True) -> str:
     )
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
     lines = []
     for row in rows:
@@ -154,7 +154,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _details(title: str, body: str) -> str:
+def details(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>{body}</details>"
 
 
