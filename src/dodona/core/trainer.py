@@ -1,4 +1,4 @@
-"""Trainers made of trainers: Arms compares, Stages chains. Both keep a state, so both resume.
+"""Trainers made of trainers: Arms compares, Stages chains; Prepared gives out ready events. All resume.
 
 Source: ours; the protocol is core.protocols.Trainer.
 """
@@ -97,3 +97,26 @@ class Stages:
         if state["current"] is not None:
             self.current = self.stages[self.position][1](self.previous)
             self.current.load_state_dict(state["current"])
+
+
+class Prepared:
+    """Events that are made in one go, as a trainer: tables and sweeps that need no updates.
+
+    Args: make: gives all events; called again when the run is resumed, so it must depend on
+        its settings only.
+    The state is how many events were given out.
+    """
+
+    def __init__(self, make: Callable[[], list[Event]]):
+        self.make, self.given = make, 0
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self.make()[self.given :]:
+            self.given += 1
+            yield event
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.given = state["given"]

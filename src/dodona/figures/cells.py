@@ -33,7 +33,9 @@ def numbers_in_corners(figure: go.Figure) -> go.Figure:
             x=column - CORNER, y=row - CORNER, xanchor="left", yanchor="top", xshift=0, yshift=0, borderpad=0,
             font={"size": 9, "color": "#111111" if share > 0.55 else "#f4f4f4"},
         )  # fmt: skip
-    figure.layout.annotations = notes  # set at once: changed in place, each would be validated alone
+    figure.layout.annotations = (
+        notes  # set at once: changed in place, each would be validated alone
+    )
     return figure
 
 

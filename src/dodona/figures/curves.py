@@ -1,5 +1,6 @@
 """Curves with bands, on linear or log axes."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -8,7 +9,7 @@ from dodona.figures.style import COLOURS, DASHES, styled
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[Sequence[float] | Sequence[str], Sequence[float]]],
     *,
     title: str,
     x: str,
@@ -21,7 +22,7 @@ def curves(
     """One line per series, with an optional band and horizontal reference lines.
 
     Args:
-        series: name -> (x values, y values).
+        series: name -> (x values, or words that stand side by side; y values).
         title: the finding in one sentence.  x, y: axis names with units.
         bands: name -> (lower, upper) at the same x values.
         lines: name -> y of a horizontal line.
@@ -50,7 +51,11 @@ def curves(
             marker={"size": 5},
         )
     for name, level in (lines or {}).items():
-        figure.add_hline(y=level, line={"dash": "dot", "color": "#8C8C8C"}, annotation_text=name)
+        figure.add_hline(y=level, line={"dash": "dot", "color": "#8C8C8C"})
+        figure.add_annotation(
+            text=name, xref="x domain", x=1, xanchor="right", yanchor="bottom", showarrow=False,
+            y=math.log10(level) if log_y else level,  # Plotly wants shapes in units, texts in powers
+        )  # fmt: skip
     styled(figure, title=title, x=x, y=y)
     figure.update_xaxes(type="log" if log_x else "linear")
     figure.update_yaxes(type="log" if log_y else "linear", exponentformat="power")

@@ -49,7 +49,7 @@ def grid_policy(
                 light = high > low and (table[r, c] - low) / (high - low) > 0.6
                 notes.append({
                     "x": c, "y": r, "yshift": -16 if rows <= 8 else -11, "showarrow": False,
-                    "text": f"{table[r, c]:.3g}",
+                    "text": f"{table[r, c]:.{3 if columns <= 6 else 2}g}",  # what fits beside an arrow
                     "font": {"size": 10, "color": "#222" if light else "#ddd"},
                 })  # fmt: skip
         figure.layout.annotations = notes  # one by one, each would copy those before it

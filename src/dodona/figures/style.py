@@ -25,6 +25,7 @@ def styled(
         height=height,
         margin={"l": 70, "r": 20, "t": 60, "b": 60},
         legend={"bgcolor": "rgba(0,0,0,0)"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GRID, "activecolor": INK},
         colorway=COLOURS,
     )
     figure.update_xaxes(title=x, gridcolor=GRID, zeroline=False, linecolor=GRID)

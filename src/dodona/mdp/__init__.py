@@ -4,7 +4,8 @@
     solution = solve(MDP.from_table("transitions.csv", gamma=0.95), tol=1e-6)
     print(solution.gap, solution.policy)
 
-Ready-made models are in ``dodona.mdp.worlds``, the audit of Gymnasium tables in ``dodona.mdp.audit``.
+Ready-made models are in ``dodona.mdp.worlds``, without stored rows in ``dodona.mdp.free_worlds``,
+the audit of Gymnasium tables in ``dodona.mdp.audit``.
 """
 
 from dodona.mdp.average import (
@@ -26,6 +27,7 @@ from dodona.mdp.bellman import (
 )
 from dodona.mdp.certificate import Certificate
 from dodona.mdp.finite_horizon import backward_induction
+from dodona.mdp.matrix_free import MatrixFree
 from dodona.mdp.model import MDP, Labels
 from dodona.mdp.optimality import (
     affine_rewards,
@@ -47,6 +49,7 @@ from dodona.mdp.planning import (
     truncated_policy_iteration,
     value_iteration,
 )
+from dodona.mdp.sharded import Shard, shard, solve_sharded
 from dodona.mdp.shortest_path import shortest_path_value_iteration, soonest_ending
 from dodona.mdp.solution import Progress, Solution
 from dodona.mdp.variants import (
@@ -63,8 +66,10 @@ __all__ = [
     "AverageSolution",
     "Certificate",
     "Labels",
+    "MatrixFree",
     "Planner",
     "Progress",
+    "Shard",
     "Solution",
     "action_values",
     "affine_rewards",
@@ -91,9 +96,11 @@ __all__ = [
     "relative_value_iteration",
     "return_variance",
     "shape_rewards",
+    "shard",
     "shortest_path_value_iteration",
     "soft_optimality",
     "solve",
+    "solve_sharded",
     "soonest_ending",
     "stationary_distribution",
     "sweep_gamma",

@@ -17,9 +17,15 @@ from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import average_reward
 from dodona.mdp.certificate import UNIT, contraction
+from dodona.mdp.chain import policy_pairs
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
 from dodona.mdp.solution import Progress
+
+PERIODIC = (
+    " With step=1 a periodic chain never closes it either: leave step at 0.5, the transform that makes "
+    "every chain aperiodic."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +72,7 @@ def relative_value_iteration(
     Warns: RuntimeWarning when the bracket does not close, for instance because the gain depends on
         the start (several classes that a policy may choose).
     Source: White 1963; Puterman 1994, sec. 8.5.
-    Oracle: oracles.linear_program (average-reward LP), published gains.  Cost: one sweep a step.
+    Oracle: oracles.linear_program.average_reward_lp, published gains.  Cost: one sweep a step.
     """
     if not tol > 0 or not 0 < step <= 1:
         raise InputError(f"tol must be > 0 and step in (0, 1], got tol={tol}, step={step}.")
@@ -89,7 +95,8 @@ def relative_value_iteration(
             break
         values = values + step * (swept - values)
         values -= values[0]
-    return _answer(mdp, lower, upper, values, choice, history, tol)
+    why = PERIODIC if step == 1.0 else ""
+    return _answer(mdp, lower, upper, values, choice, history, tol, why)
 
 
 def average_policy_iteration(
@@ -104,7 +111,7 @@ def average_policy_iteration(
     Args:
         start_policy: [S] actions; default: greedy of 0.
     Raises:
-        MDPError: states that end, or a policy on the way with two closed classes (use
+        MDPError: an infeasible start_policy, states that end, or a policy on the way with two closed classes (use
             relative_value_iteration then).
     Warns: RuntimeWarning when the bracket stays above tol.
     Source: Howard 1960; Puterman 1994, sec. 8.6.
@@ -117,7 +124,9 @@ def average_policy_iteration(
     swept = np.empty(mdp.num_states)
     choice, _ = sweep(mdp, np.zeros(mdp.num_states), swept)
     if start_policy is not None:
-        choice = mdp.pairs_of(np.arange(mdp.num_states), np.asarray(start_policy))
+        choice, share = policy_pairs(mdp, start_policy)
+        if share is not None:
+            raise InputError("start_policy must be deterministic: [S] action numbers.")
     while True:
         bias = average_reward(mdp, pair_actions(mdp, choice)).bias
         before, keep = choice.copy(), 1e-12 * (1 + float(np.abs(bias).max()))
@@ -137,13 +146,13 @@ def average_policy_iteration(
     return _answer(mdp, lower, upper, bias - bias[0], choice, history, tol)
 
 
-def _answer(mdp, lower, upper, bias, choice, history, tol) -> AverageSolution:
+def _answer(mdp, lower, upper, bias, choice, history, tol, why="") -> AverageSolution:
     converged = upper - lower <= tol
     note = ""
     if not converged:
         note = (
             f"the gain lies in [{lower!r}, {upper!r}], wider than tol {tol:.1e}. The bracket closes "
-            "only if the optimal gain is the same from every state and float64 can resolve it."
+            f"only if the optimal gain is the same from every state and float64 can resolve it.{why}"
         )
         warnings.warn(f"average reward did not converge: {note}", RuntimeWarning, stacklevel=3)
     return AverageSolution(

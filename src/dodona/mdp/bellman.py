@@ -21,9 +21,9 @@ from dodona.errors import InputError, MDPError, ShapeError
 from dodona.mdp.certificate import bracket, contraction
 from dodona.mdp.chain import Chain, policy_chain, require_proper
 from dodona.mdp.evaluation import Method, evaluate
-from dodona.mdp.kernels import policy_sweep
 from dodona.mdp.model import MDP
-from dodona.mdp.solution import Progress, Solution, all_pair_values
+from dodona.mdp.rows import Model
+from dodona.mdp.solution import Progress, Solution
 
 MAX_ROUNDS = 8  # each round tightens the target a hundredfold; more can not pass the rounding floor
 
@@ -115,15 +115,14 @@ def policy_value(
     )
 
 
-def action_values(mdp: MDP, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S A"]:
+def action_values(mdp: Model, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S A"]:
     """q(s, a) = r(s, a) + gamma sum_s' p(s'|s, a) v(s'); -inf where infeasible.
 
     Also for actions that a policy never takes.
-    Raises: ShapeError.  Source: Zhao 2025, sec. 2.8.  Oracle: oracles.dense.  Cost: one sweep, O(S A).
+    Raises: ShapeError.  Source: Zhao 2025, sec. 2.8.  Cost: one sweep, O(S A).
+    Oracle: dense products around oracles.rational.policy_value_rational.
     """
-    out = np.full((mdp.num_states, mdp.num_actions), -np.inf)
-    out[mdp.pair_state, mdp.actions] = all_pair_values(mdp, state_values(mdp, values))
-    return out
+    return mdp.q_table(state_values(mdp, values))
 
 
 def policy_action_values(
@@ -131,7 +130,8 @@ def policy_action_values(
 ) -> Float[np.ndarray, "S A"]:
     """q_pi of every feasible action, [S, A]: action_values of policy_value.
 
-    Raises: as policy_value.  Source: Zhao 2025, eq. 2.14.  Oracle: oracles.dense.  Cost: policy_value.
+    Raises: as policy_value.  Source: Zhao 2025, eq. 2.14.  Cost: policy_value.
+    Oracle: as action_values.
     """
     return action_values(mdp, policy_value(mdp, policy).values)
 
@@ -141,7 +141,7 @@ def policy_advantages(
 ) -> Float[np.ndarray, "S A"]:
     """q_pi(s, a) - v_pi(s), [S, A]; its mean under the policy is 0. -inf where infeasible.
 
-    Raises: as policy_value.  Source: Baird 1993.  Oracle: oracles.dense.  Cost: policy_value.
+    Raises: as policy_value.  Source: Baird 1993.  Oracle: as action_values.  Cost: policy_value.
     """
     values = policy_value(mdp, policy).values
     return action_values(mdp, values) - values[:, None]
@@ -152,7 +152,8 @@ def bellman_operator(
 ) -> Float[np.ndarray, "S"]:
     """T_pi v = r_pi + gamma P_pi v, one sweep.
 
-    Raises: as policy_value.  Source: Zhao 2025, eq. 2.7.  Oracle: oracles.dense.  Cost: nnz of the rows.
+    Raises: as policy_value.  Source: Zhao 2025, eq. 2.7.  Cost: nnz of the rows.
+    Oracle: plain loops; oracles.enumeration.trajectory_tree after several.
     """
     chain = policy_chain(mdp, policy)
     out = np.empty(mdp.num_states)
@@ -168,7 +169,8 @@ def return_variance(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Float
 
     Returns: [S], squared reward units.
     Raises: as policy_value.
-    Source: Sobel 1982.  Oracle: oracles.dense.return_moments, and simulation.  Cost: two solves.
+    Source: Sobel 1982.  Cost: two solves.
+    Oracle: oracles.chains.return_moments, which oracles.enumeration.trajectory_tree and simulation judge.
     """
     v = policy_value(mdp, policy).values
     counts = np.diff(mdp.indptr)
@@ -245,7 +247,7 @@ def stationary_distribution(
 
     Raises:
         MDPError: terminal states, or two closed classes (one state of each is named).
-    Source: Grassmann, Taksar, Heyman 1985.  Oracle: oracles.dense.stationary.  Cost: O(n^3), n <= 3000.
+    Source: Grassmann, Taksar, Heyman 1985.  Oracle: oracles.chains.null_vector.  Cost: O(n^3), n <= 3000.
     """
     chain = _undiscounted_chain(mdp, policy)
     members = _recurrent_class(chain)
@@ -286,7 +288,7 @@ def average_reward(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Averag
 
 
 # ---------------------------------------------------------------------- private
-def state_values(mdp: MDP, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def state_values(mdp: Model, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
     """values as float64 [S] with 0 on terminal states, or a ShapeError."""
     values = np.array(values, dtype=np.float64)
     if values.shape != (mdp.num_states,):
@@ -308,10 +310,7 @@ def _start(chain: Chain, start_values: FloatArray | None) -> FloatArray:
 
 
 def _sweep(chain: Chain, values: FloatArray, out: FloatArray) -> tuple[float, float, float]:
-    return policy_sweep(
-        chain.choice, chain.indptr, chain.indices, chain.weights, chain.rewards, chain.scale,
-        values, out,
-    )  # fmt: skip
+    return chain.policy_sweep(chain.choice, values, out)
 
 
 def _weighted_prover(chain: Chain):

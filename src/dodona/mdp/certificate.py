@@ -14,7 +14,7 @@ Rounding: every e is widened by a bound on the float64 error of its row, so the 
 iteration can prove more.
 
 Source: MacQueen 1966; Porteus 1971; Puterman 1994, th. 6.6.3; Higham 2002 (error of a sum).
-Oracle: oracles.rational, exact values of the stored floats.
+Oracle: oracles.rational.optimal_rational, exact values of the stored floats.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,7 @@ from jaxtyping import Float
 
 from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import MDPError, NonFiniteError
-from dodona.mdp.chain import Chain
-from dodona.mdp.model import MDP
+from dodona.mdp.rows import Rows
 
 UNIT = 2.0**-53  # unit roundoff of float64
 
@@ -46,7 +45,7 @@ class Certificate:
     policy_loss_bound: float
 
 
-def shifts(mdp: "MDP | Chain", size: float, low: float, high: float) -> tuple[float, float]:
+def shifts(mdp: Rows, size: float, low: float, high: float) -> tuple[float, float]:
     """(down, up): f(v) + down <= truth <= f(v) + up on live states, from one sweep.
 
     Args:
@@ -57,7 +56,7 @@ def shifts(mdp: "MDP | Chain", size: float, low: float, high: float) -> tuple[fl
     Raises:
         MDPError: some pair keeps all its mass (gamma 1, or rows above one): a constant shift
             proves nothing there.
-    Source: see the module.  Oracle: oracles.rational.  Cost: O(1).
+    Source: see the module.  Oracle: oracles.rational.optimal_rational.  Cost: O(1).
     """
     rate_low, rate_high, error = contraction(mdp, size)
     if rate_high >= 1.0:
@@ -76,7 +75,7 @@ def shifts(mdp: "MDP | Chain", size: float, low: float, high: float) -> tuple[fl
 
 
 def bracket(
-    mdp: "MDP | Chain",
+    mdp: Rows,
     values: Float[np.ndarray, "S"],
     swept: Float[np.ndarray, "S"],
     low: float,
@@ -89,23 +88,23 @@ def bracket(
         low, high: min and max of f(v) - v over live states.
     Raises:
         MDPError: as shifts.  NonFiniteError: NaN or infinity in v or f(v), with the state.
-    Source: see the module.  Oracle: oracles.rational.  Cost: O(S).
+    Source: see the module.  Oracle: oracles.rational.optimal_rational.  Cost: O(S).
     """
-    if np.all(mdp.terminal):
+    if mdp.ended:
         return swept.copy(), swept.copy()
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.argmax(~np.isfinite(values + swept)))
         raise NonFiniteError(
-            f"values must be finite, got {values[bad]!r} in state {bad} (after one sweep "
-            f"{swept[bad]!r}). Start from finite numbers; check rewards near 1e308."
+            f"values must be finite, got {float(values[bad])!r} in state {bad} (after one sweep "
+            f"{float(swept[bad])!r}). Start from finite numbers; check rewards near 1e308."
         )
-    down, up = shifts(mdp, float(np.abs(values).max()), low, high)
+    down, up = shifts(mdp, mdp.largest(values), low, high)
     lower, upper = swept + down, swept + up
     lower[mdp.terminal] = upper[mdp.terminal] = 0.0
     return lower, upper
 
 
-def contraction(mdp: "MDP | Chain", size: float) -> tuple[float, float, float]:
+def contraction(mdp: Rows, size: float) -> tuple[float, float, float]:
     """(m, M, error): safe bounds on the kept mass, and on the rounding error of one swept value.
 
     A row of n terms computed in any order errs by at most k u / (1 - k u) times the sum of
@@ -121,7 +120,7 @@ def contraction(mdp: "MDP | Chain", size: float) -> tuple[float, float, float]:
     return rate_low, rate_high, error
 
 
-def floor(mdp: "MDP | Chain", size: float) -> float:
+def floor(mdp: Rows, size: float) -> float:
     """The smallest gap that float64 can prove around values of this size."""
     down, up = shifts(mdp, size, 0.0, 0.0)
     return up - down

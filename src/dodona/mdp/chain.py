@@ -17,10 +17,11 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import MDPError, ShapeError, SupportError
 from dodona.mdp.kernels import row_mass_extremes
 from dodona.mdp.model import MDP
+from dodona.mdp.rows import Compressed, Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Chain:
+class Chain(Compressed):
     """r_pi and the discounted P_pi of one policy.
 
     indptr [S+1], indices [nnz], weights [nnz], rewards [S]: row s is empty in terminal states.
@@ -79,7 +80,7 @@ def policy_chain(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Chain:
 
     Raises:
         ShapeError: neither [S] nor [S, A].
-        TypeError: action numbers that are not integers.
+        TypeError: action numbers that are not integers, probabilities that are not real.
         SupportError: a row that is not a distribution, or mass on an infeasible action.
         MDPError: an infeasible action number.
     Oracle: oracles.dense.policy_value on P_pi, r_pi.  Cost: O(nnz of the rows it touches).
@@ -115,7 +116,7 @@ def flat_rows(indptr: IntArray, rows: IntArray, counts: IntArray) -> IntArray:
 
 
 def policy_pairs(
-    mdp: MDP, policy: Shaped[np.ndarray, "..."] | list
+    mdp: Model, policy: Shaped[np.ndarray, "..."] | list
 ) -> tuple[IntArray, FloatArray | None]:
     """(pairs, their probabilities) that a policy uses, in state order; None = all are certain."""
     policy = np.asarray(policy)
@@ -133,6 +134,8 @@ def policy_pairs(
             f"policy has shape {policy.shape}, expected [S] = ({S},) action numbers or "
             f"[S, A] = {(S, A)} probabilities."
         )
+    if policy.dtype.kind not in "biuf":
+        raise TypeError(f"a stochastic policy holds real probabilities, got dtype {policy.dtype}.")
     policy = policy.astype(np.float64)
     live = ~mdp.terminal
     sums = policy.sum(axis=1)
@@ -140,7 +143,7 @@ def policy_pairs(
     if bad.any():
         s = int(np.argmax(bad))
         raise SupportError(
-            f"policy row of state {s} is {policy[s].tolist()} with sum {sums[s]!r}; "
+            f"policy row of state {s} is {policy[s].tolist()} with sum {float(sums[s])!r}; "
             "a distribution over actions is expected: non-negative, sum 1.",
             state=s,
         )
@@ -148,7 +151,7 @@ def policy_pairs(
     if wrong.any():
         s, a = (int(i) for i in np.argwhere(wrong)[0])
         raise SupportError(
-            f"policy gives probability {policy[s, a]!r} to action {a} in state {s}, where it is "
+            f"policy gives probability {float(policy[s, a])!r} to action {a} in state {s}, where it is "
             f"infeasible. Feasible there: {mdp.feasible(s)}.",
             state=s,
             action=a,

@@ -13,22 +13,21 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sparse
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, bicgstab, gmres, splu
+from scipy.sparse.linalg import splu
 
 from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import InputError
-from dodona.mdp.chain import Chain, flat_rows
-from dodona.mdp.kernels import policy_sweep
-from dodona.mdp.model import MDP
+from dodona.mdp.chain import flat_rows
+from dodona.mdp.krylov import bicgstab, gmres
+from dodona.mdp.rows import Compressed, Rows
 
 Method = Literal["auto", "lu", "bicgstab", "gmres", "iterate"]
 METHODS = ("auto", "lu", "bicgstab", "gmres", "iterate")
 DENSE_STATES = 1500  # up to here one dense LU beats building sparse factors
-RESTART = 30  # GMRES vectors kept; SciPy's default of 20 costs more products near gamma 1
 
 
 def evaluate(
-    rows: MDP | Chain,
+    rows: Rows,
     choice: IntArray,
     values: Float[np.ndarray, "S"],
     *,
@@ -38,7 +37,7 @@ def evaluate(
     """Values of the chosen rows from a starting guess.
 
     Args:
-        rows, choice: the row of each state (-1: terminal, value 0).
+        rows, choice: the row of each state (-1: terminal, value 0). LU needs stored rows.
         values: starting guess for the iterative methods; LU refines it.
         residual: target for ||r - (I - W) v||_2; LU ignores it.
     Returns:
@@ -48,16 +47,22 @@ def evaluate(
     """
     if method not in METHODS:
         raise InputError(f"evaluation must be one of {', '.join(METHODS)}, got {method!r}.")
+    stored = isinstance(rows, Compressed)
     if method == "auto":
-        method = "lu" if rows.num_states <= DENSE_STATES else "bicgstab"
+        method = "lu" if stored and rows.num_states <= DENSE_STATES else "bicgstab"
     if method == "lu":
-        return _lu(rows, choice, values), 1.0
+        if not stored:
+            raise InputError(
+                f"evaluation='lu' factorises stored rows, which {type(rows).__name__} does not have. "
+                "Use 'bicgstab', 'gmres' or 'iterate'."
+            )
+        return _lu(rows, choice)
     if method == "iterate":
         return _iterate(rows, choice, values, residual)
     return _krylov(rows, choice, values, residual, method)
 
 
-def chosen_matrix(rows: MDP | Chain, choice: IntArray) -> sparse.csr_array:
+def chosen_matrix(rows: Compressed, choice: IntArray) -> sparse.csr_array:
     """[S, S] discounted transition matrix of the chosen rows; terminal rows and columns are empty."""
     live = choice >= 0
     counts = np.zeros(len(choice), dtype=np.int64)
@@ -71,34 +76,30 @@ def chosen_matrix(rows: MDP | Chain, choice: IntArray) -> sparse.csr_array:
     return matrix
 
 
-def chosen_rewards(rows: MDP | Chain, choice: IntArray) -> FloatArray:
-    """[S] reward of the chosen rows, 0 in terminal states."""
-    return np.where(choice >= 0, rows.rewards[np.maximum(choice, 0)], 0.0)
-
-
-def _lu(rows: MDP | Chain, choice: IntArray, values: FloatArray) -> FloatArray:
-    matrix, rewards = chosen_matrix(rows, choice), chosen_rewards(rows, choice)
-    if len(choice) <= DENSE_STATES:
-        system = np.eye(len(choice)) - matrix.toarray()
+def _lu(rows: Compressed, choice: IntArray) -> tuple[FloatArray, float]:
+    """Factor once, solve, refine once; the work is its flops over the two per transition of a pass."""
+    matrix, rewards = chosen_matrix(rows, choice), rows.policy_rewards(choice)
+    S = len(choice)
+    if S <= DENSE_STATES:
+        system = np.eye(S) - matrix.toarray()
         factors = scipy.linalg.lu_factor(system, check_finite=False)
         solution = scipy.linalg.lu_solve(factors, rewards, check_finite=False)
-        return solution + scipy.linalg.lu_solve(
-            factors, rewards - system @ solution, check_finite=False
-        )
-    system = sparse.csc_array(sparse.eye_array(len(choice)) - matrix)
+        solution += scipy.linalg.lu_solve(factors, rewards - system @ solution, check_finite=False)
+        return solution, S**3 / 3 / max(matrix.nnz, 1)
+    system = sparse.csc_array(sparse.eye_array(S) - matrix)
     solver = splu(system)
     solution = solver.solve(rewards)
-    return solution + solver.solve(rewards - system @ solution)
+    solution += solver.solve(rewards - system @ solution)
+    # eliminating a pivot updates its column of L times its row of U; here both are taken as average
+    return solution, solver.nnz**2 / (4 * S) / max(matrix.nnz, 1)
 
 
 def _iterate(
-    rows: MDP | Chain, choice: IntArray, values: FloatArray, residual: float
+    rows: Rows, choice: IntArray, values: FloatArray, residual: float
 ) -> tuple[FloatArray, float]:
     old, new, passes, last = values.copy(), np.empty_like(values), 0, np.inf
     while True:
-        low, high, _ = policy_sweep(
-            choice, rows.indptr, rows.indices, rows.weights, rows.rewards, rows.scale, old, new
-        )
+        low, high, _ = rows.policy_sweep(choice, old, new)
         old, new = new, old
         passes += 1
         change = max(abs(low), abs(high))
@@ -110,27 +111,19 @@ def _iterate(
 
 
 def _krylov(
-    rows: MDP | Chain, choice: IntArray, values: FloatArray, residual: float, method: str
+    rows: Rows, choice: IntArray, values: FloatArray, residual: float, method: str
 ) -> tuple[FloatArray, float]:
-    rewards = chosen_rewards(rows, choice)
-    zero = np.zeros_like(rows.rewards)
-    swept = np.empty_like(values)
     passes = 0
 
-    def product(x: FloatArray) -> FloatArray:
+    def product(x: FloatArray, out: FloatArray) -> None:
         nonlocal passes
         passes += 1
-        policy_sweep(choice, rows.indptr, rows.indices, rows.weights, zero, rows.scale, x, swept)
-        return x - swept
+        rows.policy_product(choice, x, out)
 
-    n = len(choice)
-    operator = LinearOperator(
-        (n, n), matvec=lambda x: product(np.ascontiguousarray(x.ravel())), dtype=np.float64
-    )
-    settings = {"x0": values, "rtol": 0.0, "atol": residual}
+    rewards = rows.policy_rewards(choice)
     if method == "bicgstab":
-        solution, failed = bicgstab(operator, rewards, maxiter=2000, **settings)
-        if not failed and np.all(np.isfinite(solution)):
+        solution, reached = bicgstab(product, rewards, values, residual=residual, total=rows.total)
+        if reached:
             return solution, float(passes)
-    solution, _ = gmres(operator, rewards, restart=RESTART, maxiter=200, **settings)
-    return (solution if np.all(np.isfinite(solution)) else values), float(passes)
+    solution, _ = gmres(product, rewards, values, residual=residual, total=rows.total)
+    return solution, float(passes)

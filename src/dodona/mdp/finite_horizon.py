@@ -14,13 +14,13 @@ from jaxtyping import Float
 from dodona.errors import InputError
 from dodona.mdp.bellman import state_values
 from dodona.mdp.certificate import contraction
-from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
+from dodona.mdp.rows import Model
 from dodona.mdp.solution import Solution
 
 
 def backward_induction(
-    mdp: MDP, horizon: int, *, terminal_values: Float[np.ndarray, "S"] | None = None
+    mdp: Model, horizon: int, *, terminal_values: Float[np.ndarray, "S"] | None = None
 ) -> Solution:
     """Optimal values and policies of the last ``horizon`` steps.
 
@@ -35,7 +35,7 @@ def backward_induction(
     Raises:
         InputError: horizon < 0.  ShapeError: terminal_values.
     Source: Puterman 1994, sec. 4.5.
-    Oracle: oracles.enumeration.finite_horizon and the trajectory tree.
+    Oracle: oracles.enumeration.finite_horizon, oracles.enumeration.optimal_tree.
     Cost: H sweeps; O(H S) memory.
     """
     if horizon < 0:

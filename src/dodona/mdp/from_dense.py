@@ -20,21 +20,16 @@ def dense_to_rows(
     action_mask: Any | None,
 ) -> dict[str, Any]:
     """The array fields of ``MDP`` for dense P and R; see ``MDP.from_dense`` for what they mean."""
-    P, R = _real(P, "P"), _real(R, "R")
+    P, R = real_array(P, "P"), real_array(R, "R")
     layout = _layout(P, layout)
     if layout == "ass":
         P = P.transpose(1, 0, 2)
         R = R.transpose(1, 0, 2) if R.ndim == 3 else R
     S, A, _ = P.shape
     terminal = terminal_mask(terminal, S)
-    feasible = np.ones((S, A), dtype=bool)
-    if action_mask is not None:
-        feasible = np.asarray(action_mask, dtype=bool)
-        if feasible.shape != (S, A):
-            raise ShapeError(f"action_mask has shape {feasible.shape}, expected [S, A] = {(S, A)}.")
     if R.shape == (S, A):
-        _no_terminal_reward(R, terminal)
-    feasible = feasible & ~terminal[:, None]
+        no_terminal_reward(R, terminal)
+    feasible = feasible_mask(action_mask, S, A) & ~terminal[:, None]
     state, action = np.nonzero(feasible)
     rows = P[state, action]  # [L, S]
     # NaN and negative entries must reach the validation, so only true zeros are dropped.
@@ -87,14 +82,42 @@ def terminal_mask(terminal: Any | None, num_states: int) -> np.ndarray:
     return mask
 
 
-def _real(array: Any, name: str) -> np.ndarray:
-    array = np.asarray(array)
+def feasible_mask(action_mask: Any | None, num_states: int, num_actions: int) -> np.ndarray:
+    """[S, A] bool from a mask of that shape, or all True from None."""
+    shape = (num_states, num_actions)
+    if action_mask is None:
+        return np.ones(shape, dtype=bool)
+    mask = np.asarray(action_mask, dtype=bool)
+    if mask.shape != shape:
+        raise ShapeError(f"action_mask has shape {mask.shape}, expected [S, A] = {shape}.")
+    return mask
+
+
+def real_array(array: Any, name: str) -> np.ndarray:
+    """A float array of real numbers, float32 kept, or an MDPError that names the dtype."""
+    try:
+        array = np.asarray(array)
+    except ValueError:  # what NumPy says of lists of unequal length
+        array = np.empty(0, dtype=object)
     if array.dtype.kind not in "biuf":
         raise MDPError(
-            f"{name} has dtype {array.dtype}; real numbers are expected. "
-            "Ragged nested lists and complex numbers can not be probabilities or rewards."
+            f"{name} has dtype {array.dtype}; real numbers are expected. Ragged nested lists and "
+            "complex numbers can not be probabilities or rewards; SciPy matrices go to MDP.from_scipy."
         )
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def no_terminal_reward(R: np.ndarray, terminal: np.ndarray) -> None:
+    """MDPError where a terminal state has a reward in R [S, A]."""
+    paid = terminal & np.any(np.nan_to_num(R) != 0, axis=1)
+    if paid.any():
+        s = int(np.argmax(paid))
+        raise MDPError(
+            f"state {s} is terminal and has reward {R[s].tolist()}. Nothing follows a terminal "
+            "state, so nothing is paid there: put the reward on the transition into it, or leave "
+            "the state out of `terminal` if it is absorbing.",
+            state=s,
+        )
 
 
 def _layout(P: np.ndarray, layout: str | None) -> str:
@@ -127,15 +150,3 @@ def _layout(P: np.ndarray, layout: str | None) -> str:
             f"P has shape {P.shape}, which is not {'[S, A, S]' if layout == 'sas' else '[A, S, S]'}."
         )
     return layout
-
-
-def _no_terminal_reward(R: np.ndarray, terminal: np.ndarray) -> None:
-    paid = terminal & np.any(np.nan_to_num(R) != 0, axis=1)
-    if paid.any():
-        s = int(np.argmax(paid))
-        raise MDPError(
-            f"state {s} is terminal and has reward {R[s].tolist()}. Nothing follows a terminal "
-            "state, so nothing is paid there: put the reward on the transition into it, or leave "
-            "the state out of `terminal` if it is absorbing.",
-            state=s,
-        )

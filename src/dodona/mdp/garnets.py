@@ -8,6 +8,8 @@ import numpy as np
 from dodona.errors import InputError
 from dodona.mdp.model import MDP
 
+BLOCK = 1 << 20  # rows drawn at a time
+
 
 def garnet(
     num_states: int,
@@ -59,15 +61,14 @@ def garnet(
     if halves:
         parity = np.repeat(np.arange(num_states) % 2, num_actions) ^ int(periodic)
         indices = 2 * indices + parity[:, None]
-    cuts = np.sort(rng.random((L, branching - 1)), axis=1)
-    edges = np.concatenate([np.zeros((L, 1)), cuts, np.ones((L, 1))], axis=1)
+    probs = _gaps(rng, L, branching, dtype)
     L -= terminal * num_actions
     return MDP(
         sa_indptr=np.minimum(np.arange(num_states + 1) * num_actions, L),
         actions=np.tile(np.arange(num_actions, dtype=np.int32), num_states - terminal),
         indptr=np.arange(0, L * branching + 1, branching),
         indices=indices[:L].ravel(),
-        probs=np.diff(edges[:L], axis=1).ravel().astype(dtype),
+        probs=probs[:L].ravel(),
         rewards=sigma_r * rng.standard_normal(L),
         gamma=gamma,
         terminal=np.arange(num_states) >= num_states - terminal,
@@ -85,4 +86,14 @@ def _distinct(rng: np.random.Generator, L: int, b: int, n: int) -> np.ndarray:
         ordered = np.sort(out[todo], axis=1)
         todo = todo[np.any(ordered[:, 1:] == ordered[:, :-1], axis=1)]
         out[todo] = rng.integers(0, n, (len(todo), b), dtype=np.int32)
+    return out
+
+
+def _gaps(rng: np.random.Generator, L: int, b: int, dtype: type) -> np.ndarray:
+    """[L, b] gaps of b - 1 sorted uniforms, a block of rows at a time to spare the memory."""
+    out = np.empty((L, b), dtype=dtype)
+    for first in range(0, L, BLOCK):
+        rows = out[first : first + BLOCK]
+        cuts = np.sort(rng.random((len(rows), b - 1)), axis=1)
+        rows[:] = np.diff(cuts, axis=1, prepend=0.0, append=1.0)
     return out

@@ -4,8 +4,8 @@ Storage is compressed twice: ``sa_indptr`` groups the pairs of a state, ``indptr
 successors of a pair. Infeasible actions have no pair, terminal states have no pair and value 0, so
 no solver ever meets a mask. The stored numbers *are* the model: brackets and proofs are about them.
 
-Not here: builders from other formats (from_dense.py, builders.py, tables.py, gymnasium_import.py), operators
-(bellman.py, optimality.py), solvers (planning.py).
+Not here: what is valid (validation.py), builders from other formats (from_dense.py, matrices.py,
+builders.py, tables.py, gymnasium_import.py), operators (bellman.py, optimality.py), solvers (planning.py).
 
 Source: Puterman, Markov Decision Processes, 1994, ch. 2; White 2017, arXiv:1609.01995
 (per-transition discounts).
@@ -21,8 +21,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from dodona.core.shapes import BoolArray, FloatArray, IntArray
-from dodona.errors import MDPError, ShapeError
-from dodona.mdp.kernels import first_bad_row, row_mass_extremes
+from dodona.errors import MDPError
+from dodona.mdp.kernels import row_mass_extremes
+from dodona.mdp.rows import CompressedModel
+from dodona.mdp.validation import set_dtypes, validate
 
 if TYPE_CHECKING:
     import gymnasium
@@ -42,7 +44,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MDP:
+class MDP(CompressedModel):
     """A finite MDP, validated once, when it is made.
 
     q(s, a) = r(s, a) + gamma sum_s' p(s'|s, a) v(s'), and v = 0 on terminal states.
@@ -84,10 +86,10 @@ class MDP:
     num_actions: int = 0
 
     def __post_init__(self) -> None:
-        _set_dtypes(self)
+        set_dtypes(self)
         if not self.num_actions:
             object.__setattr__(self, "num_actions", int(self.actions.max(initial=0)) + 1)
-        _validate(self)
+        validate(self)
 
     # ------------------------------------------------------------------ sizes and derived arrays
     @property
@@ -244,27 +246,41 @@ class MDP:
         return mdp_from_table(path, gamma=gamma)
 
     @classmethod
-    def from_scipy(cls, matrices: list, R: np.ndarray, *, gamma: float) -> "MDP":
-        """Build from one SciPy sparse [S, S] matrix per action."""
-        from dodona.mdp.builders import mdp_from_scipy
+    def from_scipy(cls, matrices: Any, R: Any, *, gamma: float, **fields: Any) -> "MDP":
+        """Build from one SciPy sparse [S, S] matrix per action; ``fields`` as matrices.mdp_from_scipy."""
+        from dodona.mdp.matrices import mdp_from_scipy
 
-        return mdp_from_scipy(matrices, R, gamma=gamma)
+        return mdp_from_scipy(matrices, R, gamma=gamma, **fields)
 
     @classmethod
-    def from_mdptoolbox(cls, P: Any, R: Any, *, gamma: float) -> "MDP":
-        """Build from pymdptoolbox's P [A, S, S] and R."""
-        from dodona.mdp.builders import mdp_from_mdptoolbox
+    def from_mdptoolbox(cls, P: Any, R: Any, *, gamma: float, **fields: Any) -> "MDP":
+        """Build from pymdptoolbox's P [A, S, S] and R; ``fields`` as matrices.mdp_from_mdptoolbox."""
+        from dodona.mdp.matrices import mdp_from_mdptoolbox
 
-        return mdp_from_mdptoolbox(P, R, gamma=gamma)
+        return mdp_from_mdptoolbox(P, R, gamma=gamma, **fields)
 
     @classmethod
     def from_function(
-        cls, step: Callable, num_states: int, num_actions: int, *, gamma: float
+        cls, step: Callable, num_states: int, num_actions: int, *, gamma: float, **fields: Any
     ) -> "MDP":
-        """Build from step(s, a) -> iterable of (probability, next state, reward[, terminated])."""
+        """Build from step(s, a) -> iterable of (probability, next state, reward[, terminated]).
+
+        None, or nothing, is an infeasible action; ``fields`` as builders.mdp_from_function.
+        """
         from dodona.mdp.builders import mdp_from_function
 
-        return mdp_from_function(step, num_states, num_actions, gamma=gamma)
+        return mdp_from_function(step, num_states, num_actions, gamma=gamma, **fields)
+
+    @classmethod
+    def from_samples(cls, batch: Any, *, gamma: float, **fields: Any) -> "MDP":
+        """The empirical MDP of sampled transitions: counts as probabilities, mean rewards.
+
+        ``batch``: (states, actions, rewards, next states, terminated), or a record of transitions;
+        ``fields`` as builders.mdp_from_samples.
+        """
+        from dodona.mdp.builders import mdp_from_samples
+
+        return mdp_from_samples(batch, gamma=gamma, **fields)
 
     # ------------------------------------------------------------------ views
     def replace(self, **fields: Any) -> "MDP":
@@ -356,123 +372,16 @@ class MDP:
 
         mdp_to_table(self, path)
 
+    def to_scipy(self) -> tuple[list, Float[np.ndarray, "S A"]]:
+        """(one sparse [S, S] matrix per action, R [S, A]); see matrices.mdp_to_scipy."""
+        from dodona.mdp.matrices import mdp_to_scipy
 
-def _set_dtypes(mdp: MDP) -> None:
-    """The kernels are compiled for these dtypes only; conversions copy only where they differ."""
-    fixed: dict[str, type] = {
-        "sa_indptr": np.int64,
-        "actions": np.int32,
-        "indptr": np.int64,
-        "indices": np.int32,
-        "rewards": np.float64,
-        "terminal": np.bool_,
-    }
-    for name in ("transition_rewards", "discounts", "start"):
-        if getattr(mdp, name) is not None:
-            fixed[name] = np.float64
-    probs = np.asarray(mdp.probs)
-    if probs.dtype not in (np.float32, np.float64):
-        fixed["probs"] = np.float64
-    else:
-        object.__setattr__(mdp, "probs", np.ascontiguousarray(probs))
-    for name, dtype in fixed.items():
-        array = np.asarray(getattr(mdp, name))
-        if array.dtype.kind not in "biuf":
-            raise MDPError(
-                f"{name} has dtype {array.dtype}; real numbers are expected. "
-                "Convert it with .astype(float) after checking what it holds."
-            )
-        object.__setattr__(mdp, name, np.ascontiguousarray(array, dtype=dtype))
-    object.__setattr__(mdp, "gamma", float(mdp.gamma))
+        return mdp_to_scipy(self)
 
+    def to_mdptoolbox(
+        self, *, infeasible: Literal["error", "repeat"] = "error"
+    ) -> tuple[Float[np.ndarray, "A S S"], Float[np.ndarray, "S A"]]:
+        """(P [A, S, S], R [S, A]) as pymdptoolbox takes them; see matrices.mdp_to_mdptoolbox."""
+        from dodona.mdp.matrices import mdp_to_mdptoolbox
 
-def row_sum_tolerance(dtype: np.dtype, branching: int) -> float:
-    """How far a row of probabilities may miss one: rounding of the dtype, growing like sqrt(branching)."""
-    unit = 1e-9 if dtype == np.float64 else 1e-6
-    return unit * max(branching, 1) ** 0.5
-
-
-def _validate(mdp: MDP) -> None:
-    S, L, nnz = mdp.num_states, mdp.num_pairs, len(mdp.indices)
-    if S < 1:
-        raise MDPError("the model is empty: it has no state. At least one is needed.")
-    sizes = {
-        "indptr": L + 1,
-        "rewards": L,
-        "probs": nnz,
-        "terminal": S,
-        "transition_rewards": nnz,
-        "discounts": nnz,
-        "start": S,
-    }
-    for name, size in sizes.items():
-        array = getattr(mdp, name)
-        if array is not None and array.shape != (size,):
-            raise ShapeError(
-                f"{name} has shape {array.shape}, expected ({size},) with S={S} states, "
-                f"L={L} pairs, nnz={nnz} transitions."
-            )
-    if not 0.0 <= mdp.gamma <= 1.0:
-        raise MDPError(
-            f"gamma must be in [0, 1], got {mdp.gamma}. 0.9 to 0.999 is usual; "
-            "1 needs a model where every policy can end."
-        )
-    for name, end in (("sa_indptr", L), ("indptr", nnz)):
-        array = getattr(mdp, name)
-        if array[0] != 0 or array[-1] != end or np.any(np.diff(array) < 0):
-            raise MDPError(f"{name} must rise from 0 to {end}, got {array[0]}..{array[-1]}.")
-    counts = np.diff(mdp.sa_indptr)
-    for wrong, text in (
-        ((counts == 0) & ~mdp.terminal, "has no feasible action and is not terminal. "
-         "Give it an action, or mark it in `terminal`."),
-        ((counts > 0) & mdp.terminal, "is terminal and has actions. "
-         "A terminal state has value 0 and no pair; for an absorbing state that pays, leave it out of `terminal`."),
-    ):  # fmt: skip
-        if wrong.any():
-            s = int(np.argmax(wrong))
-            raise MDPError(f"state {s} {text}", state=s)
-    if L and mdp.actions.min() < 0:
-        raise MDPError(f"actions must be >= 0, got {mdp.actions.min()}.")
-    if L and mdp.actions.max() >= mdp.num_actions:
-        raise MDPError(
-            f"action {mdp.actions.max()} is out of range: num_actions is {mdp.num_actions}."
-        )
-    _validate_rows(mdp)
-    _validate_start(mdp)
-
-
-def _validate_rows(mdp: MDP) -> None:
-    tolerance = row_sum_tolerance(mdp.probs.dtype, mdp.max_branching)
-    kind, pair, got = first_bad_row(
-        mdp.indptr, mdp.indices, mdp.probs, mdp.rewards, mdp.num_states, tolerance
-    )
-    if kind:
-        s = int(np.searchsorted(mdp.sa_indptr, pair, side="right")) - 1
-        a = int(mdp.actions[pair])
-        where = f"state {s}, action {a}"
-        text = {
-            1: f"{where}: the probabilities sum to {got!r}, expected 1 within {tolerance:.1e} "
-            "(1e-9 sqrt(branching), 1e-6 sqrt(branching) for float32). "
-            "Did you pass P[a, s, s'] as P[s, a, s']? Then say layout='ass'.",
-            2: f"{where}: probability {got!r}; every probability must be in [0, 1] and finite.",
-            3: f"{where}: successor {int(got)} is out of range, states are 0..{mdp.num_states - 1}.",
-            4: f"{where}: reward {got!r}; every reward must be finite. "
-            "An action that must not be taken is left out (infeasible), not given -inf.",
-            5: f"{where}: the pair has no successor. Give it one, or leave the action out.",
-        }[kind]
-        raise MDPError(text, state=s, action=a)
-    if mdp.discounts is not None:
-        bad = ~((mdp.discounts >= 0) & (mdp.discounts <= 1))
-        if bad.any():
-            k = int(np.argmax(bad))
-            raise MDPError(f"discounts[{k}] is {mdp.discounts[k]}; each must be in [0, 1].")
-
-
-def _validate_start(mdp: MDP) -> None:
-    if mdp.start is None:
-        return
-    if not np.all(mdp.start >= 0) or abs(mdp.start.sum() - 1.0) > 1e-9 * mdp.num_states**0.5:
-        raise MDPError(
-            f"start must be a distribution over states, got sum {mdp.start.sum()!r} and "
-            f"minimum {mdp.start.min()!r}."
-        )
+        return mdp_to_mdptoolbox(self, infeasible=infeasible)

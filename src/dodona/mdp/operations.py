@@ -129,7 +129,8 @@ def queue(
 
     One event per step: an arrival with probability ``arrival`` (lost when full), a departure with
     the chosen ``service`` probability, else nothing. Cost per step: holding_cost per customer and
-    the price of the speed. The best speed never falls with the length of the line.
+    the price of the speed. The best speed never falls with the length
+    of the line, except near its end: a full line turns customers away for nothing.
     Source: Puterman 1994, sec. 4.8.2 (control of a service rate), uniformised.
     """
     if arrival + max(service) > 1:

@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int
 from dodona.errors import InputError, MDPError, NonFiniteError, NoSolutionError
 from dodona.mdp.bellman import action_values, state_values
 from dodona.mdp.certificate import Certificate, bracket
-from dodona.mdp.kernels import optimality_sweep
 from dodona.mdp.model import MDP
+from dodona.mdp.rows import Model
 
 
 def bellman_optimality(
-    mdp: MDP, values: Float[np.ndarray, "S"], *, out: Float[np.ndarray, "S"] | None = None
+    mdp: Model, values: Float[np.ndarray, "S"], *, out: Float[np.ndarray, "S"] | None = None
 ) -> tuple[Float[np.ndarray, "S"], Int[np.ndarray, "S"]]:
     """One sweep: f(v) = max_a [ r + gamma P v ] and the first greedy action of each state.
 
@@ -32,7 +32,8 @@ def bellman_optimality(
     Returns:
         (f(v) [S], actions [S]; -1 in terminal states).
     Raises: ShapeError; InputError: out is values.
-    Source: Zhao 2025, eq. 3.4.  Oracle: oracles.enumeration, a plain loop.  Cost: one pass over nnz.
+    Source: Zhao 2025, eq. 3.4.  Oracle: oracles.enumeration.finite_horizon with one decision.
+    Cost: one pass over nnz.
     """
     values = (
         state_values(mdp, values) if mdp.terminal.any() else np.asarray(values, dtype=np.float64)
@@ -45,7 +46,7 @@ def bellman_optimality(
 
 
 def sweep(
-    mdp: MDP,
+    mdp: Model,
     values: np.ndarray,
     out: np.ndarray,
     choice: np.ndarray | None = None,
@@ -54,21 +55,15 @@ def sweep(
     """f(values) into out; returns (chosen pairs [S], (min, max of f(v) - v, max |f(v)|))."""
     if choice is None:
         choice = np.full(mdp.num_states, -1, dtype=np.int64)
-    extremes = optimality_sweep(
-        mdp.sa_indptr, mdp.indptr, mdp.indices, mdp.weights, mdp.rewards, mdp.scale, values, out,
-        choice, keep,
-    )  # fmt: skip
-    return choice, extremes
+    return choice, mdp.optimality_sweep(values, out, choice, keep)
 
 
-def pair_actions(mdp: MDP, choice: Int[np.ndarray, "S"]) -> Int[np.ndarray, "S"]:
+def pair_actions(mdp: Model, choice: Int[np.ndarray, "S"]) -> Int[np.ndarray, "S"]:
     """Action numbers of chosen pairs; -1 stays -1."""
-    if mdp.num_pairs == 0:
-        return np.full(mdp.num_states, -1, dtype=np.int64)
-    return np.where(choice >= 0, mdp.actions[np.maximum(choice, 0)], -1).astype(np.int64)
+    return mdp.pair_actions(choice)
 
 
-def certify(mdp: MDP, values: Float[np.ndarray, "S"]) -> Certificate:
+def certify(mdp: Model, values: Float[np.ndarray, "S"]) -> Certificate:
     """Prove how far any values are from optimal: one sweep, whatever produced them.
 
     f(v) + M c_low <= v_greedy <= v* <= f(v) + M c_high, see certificate.py.
@@ -76,19 +71,24 @@ def certify(mdp: MDP, values: Float[np.ndarray, "S"]) -> Certificate:
     Args:
         values: v [S], finite; values of terminal states are ignored (they are 0).
     Raises:
-        NonFiniteError: NaN or infinity, with the state.
+        NonFiniteError: NaN or infinity, with the state; rewards so large that the bracket overflows.
         MDPError: gamma 1 (no constant shift proves anything there).
     Source: MacQueen 1966; Porteus 1971.
-    Oracle: oracles.rational.optimal_rational, exact.  Cost: at most 1.2 sweeps.
+    Oracle: oracles.rational.optimal_rational, oracles.certificate.certify.  Cost: at most 1.2 sweeps.
     """
     values = state_values(mdp, values)
     if not np.all(np.isfinite(values)):
         s = int(np.argmax(~np.isfinite(values)))
-        raise NonFiniteError(f"values must be finite, got {values[s]!r} in state {s}.")
+        raise NonFiniteError(f"values must be finite, got {float(values[s])!r} in state {s}.")
     out = np.empty(mdp.num_states)
     choice, (low, high, _) = sweep(mdp, values, out)
     lower, upper = bracket(mdp, values, out, low, high)
     gap = float(np.max(upper - lower, initial=0.0))
+    if not np.isfinite(gap):
+        raise NonFiniteError(
+            "the bracket around these values overflows float64, so it proves nothing. Scale the rewards "
+            "down: their sums must stay below 1e308."
+        )
     return Certificate(
         lower=lower,
         upper=upper,
@@ -99,14 +99,14 @@ def certify(mdp: MDP, values: Float[np.ndarray, "S"]) -> Certificate:
 
 
 def optimal_actions(
-    mdp: MDP, values: Float[np.ndarray, "S"], *, tol: float | None = None
+    mdp: Model, values: Float[np.ndarray, "S"], *, tol: float | None = None
 ) -> Bool[np.ndarray, "S A"]:
     """[S, A] True for every action within ``tol`` of the best one under these values.
 
     Args:
         tol: reward units; default 1e-9 (1 + max |q|), well above rounding, well below real gaps.
     Source: Zhao 2025, th. 3.5 (any distribution on this set is optimal).
-    Oracle: oracles.enumeration.optimal_bruteforce.  Cost: one sweep, O(S A).
+    Oracle: oracles.rational.optimal_rational.  Cost: one sweep, O(S A).
     """
     q = action_values(mdp, values)
     if tol is None:
@@ -116,7 +116,7 @@ def optimal_actions(
 
 
 def greedy(
-    mdp: MDP,
+    mdp: Model,
     values: Float[np.ndarray, "S"],
     *,
     ties: Literal["all", "first", "random", "proper"] = "all",
@@ -131,7 +131,8 @@ def greedy(
         tol: what counts as a tie, as in optimal_actions.
         rng: needed by "random".
     Raises: InputError: an unknown rule, or "random" without rng.
-    Source: Zhao 2025, sec. 3.3.  Oracle: oracles.enumeration.optimal_bruteforce.  Cost: one sweep.
+    Source: Zhao 2025, sec. 3.3.  Oracle: oracles.rational.optimal_rational; oracles.chains.proper_policy.
+    Cost: one sweep.
     """
     best = optimal_actions(mdp, values, tol=tol)
     live = ~mdp.terminal
@@ -225,9 +226,9 @@ def fixed_point(
     )
 
 
-def require_discount(mdp: MDP, solver: str) -> None:
+def require_discount(mdp: Model, solver: str) -> None:
     """MDPError where gamma 1 was given to a solver that needs a discount; names those that do not."""
-    if mdp.discounts is None and mdp.gamma >= 1.0:
+    if not mdp.discounted:
         raise MDPError(
             f"gamma is {mdp.gamma}, and {solver} needs gamma < 1. Use shortest_path_value_iteration "
             "for episodes that end, relative_value_iteration for average reward, backward_induction "

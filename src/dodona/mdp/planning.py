@@ -20,15 +20,14 @@ from jaxtyping import Float, Int
 
 from dodona.core.protocols import Event
 from dodona.errors import InputError, NonFiniteError, nearest
-from dodona.mdp import kernels
 from dodona.mdp.bellman import state_values
 from dodona.mdp.certificate import floor, shifts
 from dodona.mdp.chain import policy_pairs
 from dodona.mdp.evaluation import METHODS as EVALUATIONS
 from dodona.mdp.evaluation import evaluate
-from dodona.mdp.model import MDP
-from dodona.mdp.optimality import pair_actions, require_discount
+from dodona.mdp.optimality import require_discount
 from dodona.mdp.proposals import PROPOSALS, Work
+from dodona.mdp.rows import Model
 from dodona.mdp.solution import Progress, Solution
 
 TIE = 1e-12  # relative; policy iteration keeps an action this close to the best, or ties never end
@@ -37,6 +36,7 @@ STALL = 50  # iterations without a smaller gap before a planner near the roundin
 ORDERS = {
     "jacobi": "value-iteration",
     "gauss-seidel": "gauss-seidel",
+    "backward": "backward",
     "red-black": "red-black",
     "random": "random-order",
     "topological": "topological",
@@ -48,7 +48,8 @@ class Planner:
     """A planner as a trainer: one event per outer iteration, a state, a Solution at any time.
 
     Args:
-        mdp: the model; every pair must lose some mass to the discount or the end.
+        mdp: an MDP, or another home of rows (rows.py: MatrixFree, Sharded); every pair must lose
+            some mass to the discount or the end.
         method: a key of proposals.PROPOSALS; "auto" adapts.
         tol: largest upper - lower asked for, reward units.
         tol_kind: "value" proves every value within tol; "policy" also stops as soon as the greedy
@@ -58,13 +59,13 @@ class Planner:
         options: of the method, see proposals.py.
     Raises:
         InputError: unknown method, tol <= 0, counts below 1.  MDPError: gamma 1, infeasible policy.
-    Source: see the module.  Oracle: oracles.rational, linear programme, brute force.
+    Source: see the module.  Oracle: as solve.
     Cost: one sweep per iteration, besides what the method proposes.
     """
 
     def __init__(
         self,
-        mdp: MDP,
+        mdp: Model,
         method: str = "auto",
         *,
         tol: float = 1e-8,
@@ -76,6 +77,11 @@ class Planner:
     ):
         if method not in PROPOSALS:
             raise InputError(f"unknown planning method '{method}'. {nearest(method, PROPOSALS)}")
+        if mdp.methods is not None and method not in mdp.methods:
+            raise InputError(
+                f"method '{method}' does not work on {type(mdp).__name__}: {mdp.advice} "
+                f"Methods that do: {', '.join(sorted(mdp.methods))}."
+            )
         _check(tol=tol, max_iter=max_iter, tol_kind=tol_kind, **options)
         require_discount(mdp, f"'{method}'")
         if mdp.mass[1] >= 1.0:
@@ -119,11 +125,10 @@ class Planner:
                 (work.values if proposal is work.swept else work.swept),
             )
         np.copyto(work.last_choice, work.choice)
-        keep = TIE * (1.0 + float(np.abs(work.values).max(initial=0.0)))
-        low, high, size = kernels.optimality_sweep(
-            *work.rows, work.values, work.swept, work.choice,
-            keep if self.method == "policy-iteration" else -1.0,
-        )  # fmt: skip
+        keep = -1.0
+        if self.method == "policy-iteration":
+            keep = TIE * (1.0 + self.mdp.largest(work.values))
+        low, high, size = self.mdp.optimality_sweep(work.values, work.swept, work.choice, keep)
         work.iteration += 1
         work.sweeps += 1
         self._prove(low, high, size)
@@ -147,7 +152,7 @@ class Planner:
             "bracket/gap": work.gap,
             "residual/sup": work.residual,
             "sweeps": work.sweeps,
-            "policy/changed": float(np.count_nonzero(work.choice != work.last_choice)),
+            "policy/changed": work.num_changed(),
         }
         if self.mdp.start is not None:
             middle = work.swept + sum(self.shift) / 2
@@ -168,10 +173,7 @@ class Planner:
         if not self.history:
             self.advance()
         work = self.work
-        if self.mdp.terminal.all():
-            down = up = 0.0
-        else:
-            down, up = self.shift
+        down, up = (0.0, 0.0) if self.mdp.ended else self.shift
         live = ~self.mdp.terminal
         lower = np.where(live, work.swept + down, 0.0)
         upper = np.where(live, work.swept + up, 0.0)
@@ -180,7 +182,7 @@ class Planner:
             values=(lower + upper) / 2,
             lower=lower,
             upper=upper,
-            policy=pair_actions(self.mdp, work.choice),
+            policy=self.mdp.pair_actions(work.choice),
             residual=work.residual,
             iterations=work.iteration,
             sweeps=work.sweeps,
@@ -231,30 +233,37 @@ class Planner:
 
     # ------------------------------------------------------------------ private
     def _begin_with(self, policy: Any) -> None:
-        pairs, share = policy_pairs(self.mdp, policy)
-        if share is not None:
+        if np.ndim(policy) != 1:
             raise InputError("start_policy must be deterministic: [S] action numbers.")
+        pairs, _ = policy_pairs(self.mdp, policy)
         choice = self.work.choice
         choice[~self.mdp.terminal] = pairs
         self.work.values, passes = evaluate(
             self.mdp, choice, self.work.values, method="auto", residual=self.tol * 1e-3
         )
-        self.work.sweeps += passes * self.work.policy_share()
+        self.work.sweeps += passes * self.mdp.policy_share
 
     def _prove(self, low: float, high: float, size: float) -> None:
         work = self.work
-        if self.mdp.terminal.all():
+        if self.mdp.ended:
             work.residual, work.gap = 0.0, 0.0
             return
-        if not (math.isfinite(low) and math.isfinite(high)):
-            bad = int(np.argmax(~np.isfinite(work.swept)))
-            raise NonFiniteError(
-                f"values became {work.swept[bad]!r} in state {bad} after {work.iteration} "
-                "iterations. Scale the rewards down: sums near 1e308 overflow."
-            )
-        work.residual = max(abs(low), abs(high))
-        self.shift = shifts(self.mdp, size + work.residual, low, high)
-        work.gap = self.shift[1] - self.shift[0]
+        if math.isfinite(low) and math.isfinite(high):
+            work.residual = max(abs(low), abs(high))
+            self.shift = shifts(self.mdp, size + work.residual, low, high)
+            work.gap = self.shift[1] - self.shift[0]
+            if math.isfinite(work.gap):
+                return
+        bad = np.flatnonzero(~np.isfinite(work.swept))
+        what = (
+            f"{float(work.swept[bad[0]])!r} in state {self.mdp.first + bad[0]}"
+            if len(bad)
+            else "too large"
+        )
+        raise NonFiniteError(
+            f"values became {what} after {work.iteration} iterations. "
+            "Scale the rewards down: sums near 1e308 overflow."
+        )
 
     def _decide(self, size: float) -> None:
         work = self.work
@@ -283,17 +292,10 @@ class Planner:
     def _policy_proven(self) -> bool:
         """Every other action's best case is below the chosen action's worst case."""
         work, (down, up) = self.work, self.shift
-        if not np.array_equal(work.choice, work.last_choice):
+        if work.num_changed():
             return False
-        live = ~self.mdp.terminal
-        best_case = np.empty(self.mdp.num_pairs)
-        m = self.mdp
-        kernels.pair_values(
-            m.indptr, m.indices, m.weights, m.rewards, m.scale,
-            np.where(live, work.swept + up, 0.0), best_case,
-        )  # fmt: skip
-        best_case[work.choice[live]] = -np.inf
-        return bool(np.all(best_case < (work.swept + down)[m.pair_state]))
+        best_case = np.where(self.mdp.terminal, 0.0, work.swept + up)
+        return self.mdp.others_below(work.choice, best_case, work.swept + down)
 
     def _bound(self) -> int:
         """Iterations after which value iteration has a gap below tol in exact arithmetic, and some."""
@@ -303,12 +305,16 @@ class Planner:
         return math.ceil(2 * math.log(4 * first / self.tol) / -math.log(rate)) + 100
 
 
-def planner(mdp: MDP, method: str = "auto", **options: Any) -> Planner:
-    """A planner as a trainer, for runs and comparisons; arguments as Planner's."""
+def planner(mdp: Model, method: str = "auto", **options: Any) -> Planner:
+    """A planner as a trainer, for runs and comparisons.
+
+    Args, Raises: as Planner.  Returns: a Planner, at rest.
+    Source, Oracle, Cost: as solve, which runs it to the end.
+    """
     return Planner(mdp, method, **options)
 
 
-def solve(mdp: MDP, *, method: str = "auto", tol: float = 1e-8, **options: Any) -> Solution:
+def solve(mdp: Model, *, method: str = "auto", tol: float = 1e-8, **options: Any) -> Solution:
     """Optimal values and policy of a discounted MDP, with a proven bracket.
 
     v(s) = max_a [ r(s,a) + gamma sum_s' p(s'|s,a) v(s') ].
@@ -323,7 +329,8 @@ def solve(mdp: MDP, *, method: str = "auto", tol: float = 1e-8, **options: Any) 
     Raises: as Planner.
     Warns: RuntimeWarning where the gap stays above tol.
     Source: Zhao 2025, ch. 4; Gargiani et al. 2022.
-    Oracle: oracles.rational.optimal_rational, optimal_lp, optimal_bruteforce.
+    Oracle: oracles.rational.optimal_rational, oracles.linear_program.optimal_lp,
+        oracles.enumeration.optimal_bruteforce; wrong ones by oracles.bugs.buggy_value.
     Cost: a few sweeps where the model mixes fast, a few Krylov solves where it does not.
 
     >>> mdp = MDP.from_dense([[[0, 1.0], [1, 0]], [[0, 1.0], [1, 0]]], [[0.0, 0], [1, 0]], gamma=0.9, layout="sas")
@@ -334,7 +341,7 @@ def solve(mdp: MDP, *, method: str = "auto", tol: float = 1e-8, **options: Any) 
 
 
 def value_iteration(
-    mdp: MDP,
+    mdp: Model,
     *,
     tol: float = 1e-6,
     tol_kind: Literal["value", "policy"] = "value",
@@ -370,7 +377,7 @@ def value_iteration(
 
 
 def policy_iteration(
-    mdp: MDP,
+    mdp: Model,
     *,
     evaluation: str = "auto",
     start_policy: Int[np.ndarray, "S"] | list[int] | None = None,
@@ -394,7 +401,7 @@ def policy_iteration(
 
 
 def truncated_policy_iteration(
-    mdp: MDP, *, num_sweeps: int | Literal["auto"] = 20, tol: float = 1e-8, **options: Any
+    mdp: Model, *, num_sweeps: int | Literal["auto"] = 20, tol: float = 1e-8, **options: Any
 ) -> Solution:
     """Truncated (modified) policy iteration: ``num_sweeps`` applications of T_pi per improvement.
 
@@ -409,7 +416,7 @@ def truncated_policy_iteration(
 
 
 def inexact_policy_iteration(
-    mdp: MDP,
+    mdp: Model,
     *,
     alpha: float = 1e-4,
     krylov: Literal["gmres", "bicgstab"] = "gmres",
@@ -427,7 +434,7 @@ def inexact_policy_iteration(
     return solve(mdp, method="inexact", alpha=alpha, krylov=krylov, tol=tol, **options)
 
 
-def prioritized_sweeping(mdp: MDP, *, tol: float = 1e-6, **options: Any) -> Solution:
+def prioritized_sweeping(mdp: Model, *, tol: float = 1e-6, **options: Any) -> Solution:
     """Value iteration that updates the state of largest Bellman residual next.
 
     Source: Moore & Atkeson 1993.  Oracle, returns, raises: as solve.
@@ -436,11 +443,11 @@ def prioritized_sweeping(mdp: MDP, *, tol: float = 1e-6, **options: Any) -> Solu
     return solve(mdp, method="prioritized", tol=tol, **options)
 
 
-def linear_program(mdp: MDP, *, tol: float = 1e-6) -> Solution:
+def linear_program(mdp: Model, *, tol: float = 1e-6) -> Solution:
     """min sum_s v(s) subject to v(s) >= r(s,a) + gamma P_sa v: optimal values by HiGHS.
 
-    Source: Puterman 1994, sec. 6.9.  Oracle: oracles.linear_program uses the same library, so
-    judge it by oracles.rational.  Cost: a sparse LP with L rows; small models.
+    Source: Puterman 1994, sec. 6.9.  Oracle: oracles.linear_program.optimal_lp uses the same library, so
+    judge it by oracles.rational.optimal_rational.  Cost: a sparse LP with L rows; small models.
     """
     return solve(mdp, method="linear-program", tol=tol)
 

@@ -20,8 +20,11 @@ from scipy.optimize import linprog
 from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import NoSolutionError
 from dodona.mdp import kernels
+from dodona.mdp.backward import backward_order, backward_sweeps
+from dodona.mdp.certificate import floor, shifts
 from dodona.mdp.evaluation import evaluate
 from dodona.mdp.model import MDP
+from dodona.mdp.rows import CompressedModel, Model
 
 
 @dataclass(kw_only=True)
@@ -33,7 +36,7 @@ class Work:
     method needs to remember (arrays and numbers; part of the saved state).
     """
 
-    mdp: MDP
+    mdp: Model
     values: FloatArray
     swept: FloatArray
     choice: IntArray
@@ -47,13 +50,14 @@ class Work:
 
     @property
     def rows(self) -> tuple:
-        """The model as the kernels take it."""
+        """Stored rows as the kernels take them."""
         m = self.mdp
         return m.sa_indptr, m.indptr, m.indices, m.weights, m.rewards, m.scale
 
-    def policy_share(self) -> float:
-        """Cost of one pass over the chosen rows, in full sweeps."""
-        return (self.mdp.num_states - int(self.mdp.terminal.sum())) / max(self.mdp.num_pairs, 1)
+    def num_changed(self) -> float:
+        """States where the last sweep chose another row than the sweep before."""
+        changed = np.count_nonzero(self.choice != self.last_choice)
+        return float(self.mdp.total(np.array([float(changed)]))[0])
 
 
 Proposal = Callable[[Work], FloatArray]
@@ -162,17 +166,15 @@ def policy_sweeps(work: Work, count: int) -> FloatArray:
     """f(v) followed by ``count`` sweeps over the greedy policy's rows."""
     mdp, values, other = work.mdp, work.swept, np.empty_like(work.swept)
     for _ in range(count):
-        kernels.policy_sweep(
-            work.choice, mdp.indptr, mdp.indices, mdp.weights, mdp.rewards, mdp.scale, values, other
-        )
+        mdp.policy_sweep(work.choice, values, other)
         values, other = other, np.empty_like(other) if values is work.swept else values
-    work.sweeps += count * work.policy_share()
+    work.sweeps += count * work.mdp.policy_share
     return values
 
 
 def policy(work: Work) -> FloatArray:
     """Policy iteration: solve the greedy policy exactly. Once it stays, polish by f."""
-    if np.array_equal(work.choice, work.last_choice):
+    if not work.num_changed():
         return work.swept
     if work.options.get("switch", "howard") == "simplex" and work.iteration > 1:
         # one state changes its mind: the one that gains most
@@ -188,39 +190,95 @@ def policy(work: Work) -> FloatArray:
         method=work.options.get("evaluation", "auto"),
         residual=max(work.options["tol"] * (1.0 - min(work.mdp.mass[1], 1.0)) / 4, 1e-14),
     )
-    work.sweeps += passes * work.policy_share()
+    work.sweeps += passes * work.mdp.policy_share
     return values
 
 
-def inexact(work: Work) -> FloatArray:
+def inexact(work: Work, *, krylov: str = "gmres") -> FloatArray:
     """Inexact policy iteration: Krylov until the policy's residual is alpha times the last change."""
-    change = np.linalg.norm(work.swept - work.values)
+    change = work.swept - work.values
+    size = float(np.sqrt(work.mdp.total(np.array([change @ change]))[0]))
     values, passes = evaluate(
         work.mdp,
         work.choice,
         work.swept,
-        method=work.options.get("krylov", "gmres"),
-        residual=work.options.get("alpha", 1e-4) * change,
+        method=work.options.get("krylov", krylov),
+        residual=work.options.get("alpha", 1e-4) * size,
     )
-    work.sweeps += passes * work.policy_share()
+    work.sweeps += passes * work.mdp.policy_share
+    return values
+
+
+def backward(work: Work) -> FloatArray:
+    """Gauss-Seidel outwards from the ends: one improving sweep, then ``inner`` of its policy.
+
+    Starts from the lower bound that the last sweep proves, see backward.py.
+    """
+    mdp, values = work.mdp, work.swept
+    if "backward" not in work.memory:
+        work.memory["backward"] = backward_order(mdp)
+        live = ~mdp.terminal
+        change = (work.swept - work.values)[live]
+        down, _ = shifts(mdp, mdp.largest(work.swept) + work.residual, change.min(), change.max())
+        values = np.where(live, work.swept + down, 0.0)
+    work.sweeps += backward_sweeps(
+        mdp, work.memory["backward"], values, work.choice, evaluations=work.options.get("inner", 4)
+    )
     return values
 
 
 def adaptive(work: Work) -> FloatArray:
-    """The default: policy sweeps while they shrink the gap quickly, Krylov where they do not.
+    """The default: policy sweeps while they mix fast, backward Gauss-Seidel where they do not, then Krylov.
 
-    The gap per sweep that was measured since the last iteration predicts the sweeps still to do;
-    a forecast above ``patience`` sweeps means slow mixing, where a Krylov evaluation is cheaper.
+    Sweeps of a fixed policy show how fast it mixes: a forecast above ``patience`` full sweeps to the
+    tolerance means slowly. Information then has a long way to go, which the backward order
+    shortens; where it does not (forecast above 1000 sweeps after 10 iterations), distance is not
+    the obstacle, and a Krylov evaluation is left.
     """
-    last_gap, last_sweeps = work.memory.get("last", (np.inf, 0.0))
-    work.memory["last"] = [work.gap, work.sweeps]
-    if not np.isfinite(last_gap):
-        return policy_sweeps(work, 4)
-    rate = np.log(max(work.gap, 1e-300) / last_gap) / max(work.sweeps - last_sweeps, 1.0)
-    need = np.log(max(work.options["tol"], 1e-300) / work.gap) / rate if rate < 0 else np.inf
-    if need > work.options.get("patience", 60):
-        return inexact(work)
-    return policy_sweeps(work, int(np.clip(need / work.policy_share() / 2, 2, 20)))
+    mode = work.memory.get("mode", "sweeps")
+    if mode == "sweeps":
+        values, slow = _settle(work, work.options.get("patience", 60))
+        if not slow:
+            return values
+        mode = "backward" if isinstance(work.mdp, CompressedModel) else "krylov"
+        work.memory["mode"] = mode
+    if mode == "backward":
+        past = work.memory.setdefault("past", [])
+        past.append([work.sweeps, float(np.log(work.gap))])
+        if len(past) <= 10 or _forecast(*past[-8], *past[-1], work.options["tol"]) < 1000:
+            return backward(work)
+        work.memory["mode"] = "krylov"
+    return inexact(work, krylov="bicgstab")
+
+
+def _settle(work: Work, patience: float) -> tuple[FloatArray, bool]:
+    """(values, whether the greedy policy mixes too slowly): policy sweeps to a small share of the gap.
+
+    The share is the tolerance once the policy stays, and a twentieth of the gap before: what the
+    next policy needs to know is not worth more.
+    """
+    mdp, tol = work.mdp, work.options["tol"]
+    goal = tol / 2 if not work.num_changed() else max(tol / 2, work.gap / 20)
+    values, other = work.swept, np.empty_like(work.swept)
+    widths = [work.gap]
+    while True:
+        low, high, size = mdp.policy_sweep(work.choice, values, other)
+        values, other = other, np.empty_like(other) if values is work.swept else values
+        work.sweeps += mdp.policy_share
+        down, up = shifts(mdp, size + max(abs(low), abs(high)), low, high)
+        widths.append(up - down)
+        if widths[-1] <= max(goal, 4 * floor(mdp, size)):
+            return values, False
+        if len(widths) > 5:
+            need = _forecast(0.0, np.log(widths[-4]), 3.0, np.log(widths[-1]), tol)
+            if need * mdp.policy_share > patience:
+                return values, True
+
+
+def _forecast(x: float, log_gap: float, x_now: float, log_gap_now: float, tol: float) -> float:
+    """Work still to do at the speed between two points (work, log gap)."""
+    rate = (log_gap_now - log_gap) / (x_now - x)
+    return (np.log(tol) - log_gap_now) / rate if rate < 0 else np.inf
 
 
 def linear_program(work: Work) -> FloatArray:
@@ -251,6 +309,7 @@ PROPOSALS: dict[str, Proposal] = {
     "value-iteration": jacobi,
     "anderson": anderson,
     "gauss-seidel": gauss_seidel,
+    "backward": backward,
     "random-order": random_order,
     "red-black": red_black,
     "topological": topological,

@@ -25,7 +25,7 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import policy_value
 from dodona.mdp.certificate import contraction
-from dodona.mdp.chain import flat_rows, never_ending, policy_chain
+from dodona.mdp.chain import Chain, flat_rows, never_ending, policy_chain
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
 from dodona.mdp.solution import Progress, Solution, all_pair_values
@@ -45,11 +45,11 @@ def shortest_path_value_iteration(mdp: MDP, *, tol: float = 1e-8, max_iter: int 
     Returns:
         Solution; ``policy`` ends with probability one from everywhere.
     Raises:
-        MDPError: a state that can never end, or a cycle that gains for ever (a state of it is named).
+        MDPError: a state that can never end, or a cycle that gains for ever (the end component is named).
         InputError: tol <= 0.
     Warns: RuntimeWarning where the upper bound could not be brought to tol.
     Source: see the module.
-    Oracle: rational policy iteration on small models; published optima (FrozenLake 14/17).
+    Oracle: oracles.rational.optimal_rational at gamma 1, oracles.chains.proper_policy; published optima.
     Cost: a few linear solves and sweeps.
     """
     if not tol > 0:
@@ -222,9 +222,9 @@ def _require_some_end(mdp: MDP) -> None:
     if stuck.any():
         s = int(np.argmax(stuck))
         raise MDPError(
-            f"gamma is 1 and state {s} can never end, whatever is done "
-            f"({int(stuck.sum())} such states). Mark its absorbing states in `terminal`, use "
-            "gamma < 1, or relative_value_iteration for the average reward.",
+            f"gamma is 1 and state {s} can never end, whatever is done: {_trap(mdp, stuck)} is never left "
+            f"({int(stuck.sum())} states can not end). Mark absorbing states in `terminal`, use gamma < 1, "
+            "or relative_value_iteration for the average reward.",
             state=s,
         )
 
@@ -234,12 +234,27 @@ def _require_no_gain_for_ever(mdp: MDP, choice: IntArray) -> None:
     chain = policy_chain(mdp, np.maximum(pair_actions(mdp, choice), 0))
     stuck = never_ending(chain)
     if stuck.any():
-        s = int(np.argmax(stuck))
         raise MDPError(
-            f"gamma is 1 and an end component with state {s} gains reward for ever, so its value is "
-            "infinite. Use gamma < 1, or relative_value_iteration for the average reward.",
-            state=s,
+            f"gamma is 1 and {_trap(chain, stuck)} gains reward for ever, so its value is infinite. "
+            "Use gamma < 1, or relative_value_iteration for the average reward.",
+            state=int(np.argmax(stuck)),
         )
+
+
+def _trap(rows: MDP | Chain, stuck: BoolArray) -> str:
+    """Words for an end component among states that can not end: a class that no row leaves."""
+    S = rows.num_states
+    owner = np.arange(S) if isinstance(rows, Chain) else rows.pair_state
+    source = np.repeat(owner, np.diff(rows.indptr))
+    inside = stuck[source] & (np.asarray(rows.weights) > 0)
+    source, successor = source[inside], rows.indices[inside]
+    graph = sparse.csr_array((np.ones(len(source)), (source, successor)), shape=(S, S))
+    count, label = sparse.csgraph.connected_components(graph, connection="strong")
+    closed = np.bincount(label[stuck], minlength=count) > 0
+    closed[label[source[label[source] != label[successor]]]] = False
+    states = np.flatnonzero(label == np.argmax(closed))
+    shown = ", ".join(map(str, states[:5])) + (", ..." if len(states) > 5 else "")
+    return f"the end component {{{shown}}} of {len(states)} state{'s' if len(states) > 1 else ''}"
 
 
 # ---------------------------------------------------------------------- the upper bound

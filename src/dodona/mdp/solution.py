@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 
 from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import InputError
-from dodona.mdp.kernels import pair_values
 from dodona.mdp.model import MDP
+from dodona.mdp.rows import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Solution:
     note: why not, when ``converged`` is False.
     """
 
-    mdp: MDP = field(repr=False)
+    mdp: Model = field(repr=False)
     values: FloatArray
     lower: FloatArray
     upper: FloatArray
@@ -66,9 +66,7 @@ class Solution:
             raise InputError(
                 "q of a finite horizon depends on the time: use action_values per row."
             )
-        out = np.full((self.mdp.num_states, self.mdp.num_actions), -np.inf)
-        out[self.mdp.pair_state, self.mdp.actions] = all_pair_values(self.mdp, self.values)
-        return out
+        return self.mdp.q_table(self.values)
 
     @cached_property
     def optimal_actions(self) -> Bool[np.ndarray, "S A"]:
@@ -86,6 +84,4 @@ class Solution:
 
 def all_pair_values(mdp: MDP, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "L"]:
     """q of every feasible pair, [L]."""
-    out = np.empty(mdp.num_pairs)
-    pair_values(mdp.indptr, mdp.indices, mdp.weights, mdp.rewards, mdp.scale, values, out)
-    return out
+    return mdp.pair_values(values)

@@ -4,7 +4,7 @@ A table has the columns state, action, next_state, probability, reward and optio
 States and actions are numbers or any text; rows with one (state, action, next_state) add up; pairs
 that do not occur are infeasible; states without a row of their own are terminal.
 
-Not here: other libraries' formats (builders.py).
+Not here: other libraries' formats (matrices.py, builders.py).
 """
 
 import csv
@@ -19,6 +19,7 @@ import numpy as np
 from dodona.errors import DataError, InputError, MissingDependencyError
 from dodona.mdp.from_dense import terminal_mask
 from dodona.mdp.model import MDP, Labels
+from dodona.mdp.rows import Model
 
 COLUMNS = ("state", "action", "next_state", "probability", "reward")
 TRUE = {"1", "true", "yes", "True", "TRUE"}
@@ -144,12 +145,12 @@ def mdp_to_table(mdp: MDP, path: str | os.PathLike) -> None:
     _write(Path(path), columns)
 
 
-def write_solution(solution: Any, mdp: MDP, path: str | os.PathLike) -> None:
+def write_solution(solution: Any, mdp: Model, path: str | os.PathLike) -> None:
     """Write state, value, lower, upper, action; one row per state, numbers exact to the last bit."""
     _write(Path(path), solution_columns(solution, mdp))
 
 
-def solution_columns(solution: Any, mdp: MDP) -> dict[str, list[Any]]:
+def solution_columns(solution: Any, mdp: Model) -> dict[str, list[Any]]:
     """The columns of a solution's table; the action of a terminal state is empty."""
     if solution.values.ndim != 1 or solution.policy.ndim != 1:
         raise InputError("only a solution with one action per state has such a table.")
@@ -164,9 +165,10 @@ def solution_columns(solution: Any, mdp: MDP) -> dict[str, list[Any]]:
 
 
 # ---------------------------------------------------------------------- private
-def _names(mdp: MDP) -> tuple[Any, Any]:
+def _names(mdp: Model) -> tuple[Any, Any]:
     labels = mdp.labels or Labels()
-    return labels.states or range(mdp.num_states), labels.actions or range(mdp.num_actions)
+    states = labels.states or range(mdp.first, mdp.first + mdp.num_states)
+    return states, labels.actions or range(mdp.num_actions)
 
 
 def _write(path: Path, columns: Mapping[str, list[Any]]) -> None:

@@ -52,12 +52,14 @@ def soft_optimality(
             raise ShapeError(f"reference has shape {reference.shape}, expected [S, A] = {(S, A)}.")
         with np.errstate(divide="ignore"):
             log_reference = np.where(mdp.action_mask, np.log(reference), -np.inf)
+    ends = mdp.terminal[:, None]
 
     def backup(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = np.where(np.isfinite(log_reference), log_reference + q / tau, -np.inf)
-        top = logits.max(axis=1, keepdims=True)
+        # terminal rows have no action, and -inf - -inf is nan
+        top = np.where(ends, 0.0, logits.max(axis=1, keepdims=True))
         weights = np.exp(logits - top)
-        total = weights.sum(axis=1, keepdims=True)
+        total = np.where(ends, 1.0, weights.sum(axis=1, keepdims=True))
         return tau * (top + np.log(total))[:, 0], weights / total
 
     return _contract(mdp, backup, tol, "soft_optimality", extra=tau * 64 * 2.0**-53 * (A + 8))
@@ -83,7 +85,8 @@ def epsilon_soft_optimality(mdp: MDP, *, epsilon: float, tol: float = 1e-10) -> 
         mean = np.where(mask, q, 0.0).sum(axis=1) / count
         policy = epsilon * mask / count[:, None]
         policy[np.arange(len(q)), best] += 1.0 - epsilon
-        return (1.0 - epsilon) * q[np.arange(len(q)), best] + epsilon * mean, policy
+        top = np.where(mask.any(axis=1), q[np.arange(len(q)), best], 0.0)
+        return (1.0 - epsilon) * top + epsilon * mean, policy
 
     return _contract(mdp, backup, tol, "epsilon_soft_optimality", extra=0.0)
 
@@ -103,7 +106,8 @@ def _contract(mdp: MDP, backup: Callable, tol: float, name: str, extra: float) -
         error = (error + extra) * (mdp.num_actions + 4)
         width = rate * (change + error) / (1.0 - rate) + error
         values, iterations = new, iterations + 1
-        stalled = change >= last and 2 * width < 1e-6 * (1.0 + np.abs(new).max())
+        settled = change <= error or 2 * width < 1e-6 * (1.0 + np.abs(new).max())
+        stalled = change >= last and settled
         if 2 * width <= tol or stalled:
             break
         last = change

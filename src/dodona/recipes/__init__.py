@@ -9,7 +9,8 @@ from dodona.errors import ConfigError, nearest
 
 def names() -> list[str]:
     """The recipes that exist, by their catalog names."""
-    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__))
+    found = (m.name for m in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
 
 
 def load(name: str) -> ModuleType:

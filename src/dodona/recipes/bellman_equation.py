@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dodona.core.protocols import EMPTY, Event, Row, Trainer
-from dodona.core.trainer import Arms
+from dodona.core.trainer import Arms, Prepared
 from dodona.errors import ConfigError
 from dodona.figures.cells import numbers_in_corners, outline
 from dodona.figures.compose import panels
@@ -92,24 +92,6 @@ def build(config: Config) -> Trainer:
         for solver in config.solvers:
             arms[f"{policy} | {solver}"] = functools.partial(_Evaluation, config, policy, solver)
     return Arms(arms, seeds=(config.seed,))
-
-
-class Prepared:
-    """Events that are made in one go: the state is how many were given out."""
-
-    def __init__(self, make: Callable[[], list[Event]]):
-        self.make, self.given = make, 0
-
-    def __iter__(self) -> Iterator[Event]:
-        for event in self.make()[self.given :]:
-            self.given += 1
-            yield event
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"given": self.given}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.given = state["given"]
 
 
 class _Evaluation:

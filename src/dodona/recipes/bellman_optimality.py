@@ -16,13 +16,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dodona.core.protocols import EMPTY, Event, Row, Trainer
-from dodona.core.trainer import Arms
+from dodona.core.trainer import Arms, Prepared
 from dodona.errors import ConfigError
 from dodona.figures.compose import panels, slider
 from dodona.figures.curves import curves
 from dodona.figures.regions import policy_regions
 from dodona.mdp import MDP, bellman_optimality, solve, sweep_gamma, worlds
-from dodona.recipes.bellman_equation import Prepared, book_picture
+from dodona.recipes.bellman_equation import book_picture
 
 # panel -> (gamma, penalty of a forbidden cell, printed values, digits that are printed)
 PANELS: dict[str, tuple[float, float, str, int]] = {

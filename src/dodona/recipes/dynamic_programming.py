@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 
 from dodona.core.protocols import EMPTY, Event, Row, Trainer
-from dodona.core.trainer import Arms
+from dodona.core.trainer import Arms, Prepared
 from dodona.errors import ConfigError
-from dodona.figures import curves, grid_policy
-from dodona.mdp import MDP, Planner, optimal_actions, worlds
+from dodona.figures.cells import numbers_in_corners
+from dodona.mdp import MDP, Planner, optimal_actions, solve, worlds
 from dodona.mdp.tables import mdp_from_file, solution_columns
+from dodona.recipes import _planning_figures as pictures
 
 PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "value iteration": ("value-iteration", {}),
     "Gauss-Seidel": ("gauss-seidel", {}),
+    "backward": ("backward", {}),
     "prioritised": ("prioritized", {}),
     "topological": ("topological", {}),
     "truncated j=2": ("truncated", {"num_sweeps": 2}),
@@ -34,6 +36,7 @@ PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "inexact PI": ("inexact", {}),
     "auto": ("auto", {}),
 }
+DISCOUNTS = "discounts"  # the arm that is no planner
 # problem -> (what is compared, published or exact value, tolerance of the printed digits, source)
 FACTS = {
     "FrozenLake8x8": ("v*(start)", 0.414640362, 5e-10, "exact solve of Gymnasium's table"),
@@ -60,6 +63,8 @@ class Config:
     """columns of the maze"""
     slip: float = 0.1
     """probability that a move in the maze slips sideways"""
+    num_gammas: int = 12
+    """discounts under the slider of a grid model, 0 for none"""
     seed: int = 0
     """seed of the maze's walls"""
 
@@ -67,6 +72,8 @@ class Config:
         unknown = [p for p in self.planners if p not in PLANNERS]
         if unknown or not self.planners:
             raise ConfigError(f"planners must be among {', '.join(PLANNERS)}, got {unknown}.")
+        if self.num_gammas < 0:
+            raise ConfigError(f"num_gammas must be >= 0, got {self.num_gammas}. 12 is usual.")
         if not self.tol > 0:
             raise ConfigError(f"tol must be > 0, got {self.tol}. 1e-6 is usual.")
         if self.gamma is not None and not 0 <= self.gamma < 1:
@@ -74,13 +81,16 @@ class Config:
 
 
 PRESETS: Mapping[str, Config] = {
-    "quick": Config(planners=("value iteration", "truncated j=20", "policy iteration", "auto")),
+    "quick": Config(
+        planners=("value iteration", "truncated j=20", "policy iteration", "auto"), num_gammas=3
+    ),
     "laptop": Config(),
     "paper": Config(
         mdp="maze",
         planners=(
             "value iteration",
             "Gauss-Seidel",
+            "backward",
             "truncated j=20",
             "topological",
             "inexact PI",
@@ -122,7 +132,32 @@ def build(config: Config) -> Trainer:
             arms[f"{name} | {planner}"] = functools.partial(
                 _Entrant, mdp, planner, config.tol, last=planner == config.planners[-1]
             )
+        if config.num_gammas and _drawable(mdp) and mdp.terminal.any():
+            arms[f"{name} | {DISCOUNTS}"] = functools.partial(_discount_sweep, mdp, config)
     return Arms(arms, seeds=(config.seed,))
+
+
+def _discount_sweep(mdp: MDP, config: Config, seed: int) -> Trainer:
+    """The optimum at discounts that come closer and closer to one: 1 - gamma falls evenly by factors."""
+
+    def make() -> list[Event]:
+        events = []
+        for step, left in enumerate(np.geomspace(0.5, 1e-3, config.num_gammas), start=1):
+            model = mdp.replace(gamma=1.0 - left)
+            solution = solve(model, tol=config.tol)
+            optimal = optimal_actions(model, solution.values, tol=1e-5)
+            data = {"picture": pictures.picture_of(mdp.labels, solution.values, optimal, mdp.terminal, model.gamma)}  # fmt: skip
+            metrics = {"bracket/gap": solution.gap, "sweeps": solution.sweeps}
+            events.append(
+                Event(kind="evaluation", step=step, num_samples=0, metrics=metrics, data=data)
+            )
+        return events
+
+    return Prepared(make)
+
+
+def _drawable(mdp: MDP) -> bool:
+    return mdp.labels is not None and mdp.labels.grid is not None and mdp.num_states <= 400
 
 
 class _Entrant:
@@ -143,17 +178,12 @@ class _Entrant:
         solution = self.planner.solution()
         answer: dict[str, Any] = {"checked": _checked(self.mdp, solution.values)}
         if self.last:
-            grid = self.mdp.labels.grid if self.mdp.labels else None
             answer["artifacts"] = {"solution.csv": solution_csv(self.mdp, solution)}
-            if grid is not None and self.mdp.num_states <= 400:
-                answer["picture"] = {
-                    "grid": list(grid),
-                    "actions": list(self.mdp.labels.actions),
-                    "values": solution.values,
-                    "optimal": optimal_actions(self.mdp, solution.values, tol=1e-5),
-                    "terminal": self.mdp.terminal,
-                    "gamma": self.mdp.gamma,
-                }
+            if _drawable(self.mdp):
+                optimal = optimal_actions(self.mdp, solution.values, tol=1e-5)
+                answer["picture"] = pictures.picture_of(
+                    self.mdp.labels, solution.values, optimal, self.mdp.terminal, self.mdp.gamma
+                )
         return answer
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,38 +227,28 @@ def judge(events: Sequence[Event]) -> list[Row]:
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, Any]:
-    """Gap against sweeps and against seconds for each model; value maps with arrows."""
+    """Gap against work and time, depth of truncation, value maps with arrows, a slider of discounts."""
+    problems = _by_problem(events)
     out: dict[str, Any] = {}
-    for problem, runs in _by_problem(events).items():
-        sweeps = {
-            p: ([e.metrics["sweeps"] for e in run], [max(e.metrics["bracket/gap"], 1e-16) for e in run])
-            for p, run in runs.items()
-        }  # fmt: skip
-        fewest = min(runs, key=lambda p: runs[p][-1].metrics["sweeps"])
-        out[f"{problem}-sweeps"] = curves(
-            sweeps,
-            title=f"{problem}: {fewest} needs the fewest sweeps to the proven gap",
-            x="work (full sweeps over the model)", y="proven gap (reward units)", log_x=True, log_y=True,
-        )  # fmt: skip
-        clock = _clock(events, runs)
-        fastest = min(clock, key=lambda p: clock[p][-1])
-        out[f"{problem}-seconds"] = curves(
-            {p: (clock[p], sweeps[p][1]) for p in runs},
-            title=f"{problem}: {fastest} is first on the clock",
-            x="time (seconds)", y="proven gap (reward units)", log_x=True, log_y=True,
-        )  # fmt: skip
     for event in events:
         picture = event.data.get("picture")
-        if picture:
+        if picture and event.kind == "update":
             problem = event.data["arm"].split(" | ")[0]
-            out[f"{problem}-values"] = grid_policy(
-                picture["values"],
-                picture["optimal"],
-                grid=tuple(picture["grid"]),
-                actions=picture["actions"],
-                terminal=picture["terminal"],
-                title=f"{problem}: optimal values and every optimal action, gamma {picture['gamma']:g}",
+            out[f"{problem}-values"] = numbers_in_corners(
+                pictures.value_map(
+                    picture,
+                    title=f"{problem}: optimal values and every optimal action, gamma {picture['gamma']:g}",
+                )
             )
+    for problem, runs in problems.items():
+        out |= pictures.race(problem, runs, _clock(events, runs))
+    depths = pictures.truncation(problems)
+    if depths is not None:
+        out["truncation"] = depths
+    for problem in problems:
+        sweep = [e for e in events if e.data.get("arm") == f"{problem} | {DISCOUNTS}"]
+        if sweep:
+            out[f"{problem}-discounts"] = pictures.discounts(problem, sweep)
     return out
 
 
