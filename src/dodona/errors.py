@@ -64,6 +64,37 @@ class NonMonotoneError(InputError):
         self.lane = lane
 
 
+class DuplicateLabelError(InputError):
+    """A label that stands twice where labels must tell nodes apart; ``label`` and its first two ``positions``."""
+
+    def __init__(self, message: str, *, label: Any, positions: tuple[int, int]):
+        super().__init__(message)
+        self.label = label
+        self.positions = positions
+
+
+class InconsistentTraversalsError(InputError):
+    """Traversals that no binary tree has.
+
+    ``position`` is the first place of the sequence named in the message that no tree can keep;
+    ``labels`` are the ones in conflict: what stands there, then what would have to (or, for a node of
+    three and more children, the node and its children).
+    """
+
+    def __init__(self, message: str, *, position: int, labels: tuple[Any, ...]):
+        super().__init__(message)
+        self.position = position
+        self.labels = labels
+
+
+class AmbiguousTreeError(InputError):
+    """Traversals that 2^k binary trees have; ``k`` counts the nodes with one child, k > 0."""
+
+    def __init__(self, message: str, *, k: int):
+        super().__init__(message)
+        self.k = k
+
+
 class EnvelopeError(InputError):
     """A target above its envelope, so that rejection gave another law.
 
