@@ -4,7 +4,7 @@ PRESET ?= laptop
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install demo test lint check clean
+.PHONY: install demo test lint check bench nightly clean
 
 install: $(STAMP)
 
@@ -23,6 +23,14 @@ test: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/dodona check
+
+bench: $(STAMP)
+	$(BIN)/dodona bench
+
+# hours, not minutes: 10 000 examples per property, the checks with their long budgets
+nightly: $(STAMP)
+	DODONA_HYPOTHESIS=nightly $(BIN)/python -m pytest
+	$(BIN)/dodona check --full
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

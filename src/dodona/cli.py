@@ -128,7 +128,12 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
 
     add = verb("bench", "time dodona and its peers in turn, in one process")
-    add.add_argument("name", nargs="?", metavar="NAME", help="a benchmark (default: all of them)")
+    add.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a benchmark, a method or a family such as algorithms (default: all)",
+    )
     add.add_argument("--json", action="store_true", help="print JSON")
     return parser, dict(group.choices)
 

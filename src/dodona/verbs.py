@@ -217,11 +217,10 @@ def run_benchmarks(arguments: argparse.Namespace) -> int:
             f"there are no benchmarks at {folder}: they live in a checkout of the repository. "
             "Clone it, then: make install && .venv/bin/dodona bench"
         )
-    if arguments.name is not None and arguments.name not in names:
-        raise InputError(f"unknown benchmark '{arguments.name}'. {nearest(arguments.name, names)}")
+    chosen = names if arguments.name is None else _benchmarks_of(arguments.name, names)
     sys.path.insert(0, str(folder))
     rows: list[dict[str, Any]] = []
-    for name in [arguments.name] if arguments.name else names:
+    for name in chosen:
         _say(f"timing {name}")
         rows += importlib.import_module(name).run()
     if arguments.json:
@@ -242,6 +241,20 @@ def run_benchmarks(arguments: argparse.Namespace) -> int:
     if absent:
         _say(f"not installed, so not compared: {', '.join(absent)}. pip install 'dodona[peers]'")
     return 0
+
+
+def _benchmarks_of(word: str, names: Sequence[str]) -> list[str]:
+    """The scripts that a word means: a script, a method, or a family of methods."""
+    if word in names:
+        return [word]
+    modules = {
+        m.code.rpartition(".")[2] for m in (*METHODS, *SUPPORTING) if word in (m.name, m.family)
+    }
+    found = [name for name in names if name in modules]
+    if not found:
+        families = {m.family for m in METHODS}
+        raise InputError(f"unknown benchmark '{word}'. {nearest(word, {*names, *families})}")
+    return found
 
 
 VERBS = {
