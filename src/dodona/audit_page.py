@@ -17,8 +17,8 @@ from dodona.figures.compose import slider
 from dodona.figures.curves import curves
 from dodona.figures.grid import grid_policy
 from dodona.figures.style import GRID, INK
-from dodona.mdp.audit_report import AuditReport
-from dodona.mdp.audit_text import decisive, findings, headline, number, place, policy_table, sizes
+from dodona.mdp.audit.report import AuditReport
+from dodona.mdp.audit.text import decisive, findings, headline, number, place, policy_table, sizes
 from dodona.mdp.optimality import optimal_actions
 from dodona.runs.folder import write_atomically
 from dodona.runs.report import details, figures_html, page, table

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from dodona.errors import InputError, MDPError
 from dodona.mdp import MDP, backward_induction, solve
-from dodona.mdp.audit import _avoidable, audit, reachable, reachable_part
-from dodona.mdp.limited_play import Interval, play, start_mean
+from dodona.mdp.audit import audit
+from dodona.mdp.audit.examine import _avoidable, reachable, reachable_part
+from dodona.mdp.audit.limited_play import Interval, play, start_mean
 from dodona.oracles.enumeration import finite_horizon, trajectory_tree
 
 published = functools.cache(audit)  # the registered environments, audited once

@@ -5,7 +5,7 @@ import pytest
 
 from dodona.errors import DataError, InputError, MDPError
 from dodona.mdp import MDP, solve, worlds
-from dodona.mdp.tables import mdp_from_file, mdp_from_npz
+from dodona.mdp.formats.tables import mdp_from_file, mdp_from_npz
 
 SHOP = """state,action,next_state,probability,reward
 closed,open,busy,0.5,1

@@ -4,7 +4,7 @@
     solution = solve(MDP.from_table("transitions.csv", gamma=0.95), tol=1e-6)
     print(solution.gap, solution.policy)
 
-Ready-made models are in ``dodona.mdp.worlds``, without stored rows in ``dodona.mdp.free_worlds``,
+Ready-made models are in ``dodona.mdp.worlds``, without stored rows in ``dodona.mdp.worlds.matrix_free``,
 the audit of Gymnasium tables in ``dodona.mdp.audit``.
 """
 

@@ -18,7 +18,9 @@ import numpy as np
 from numba import get_num_threads, njit, prange, set_num_threads
 
 NUM_BLOCKS = 64  # enough for 32 cores; a block of a 1M-state model is still 16k states
-WORTH_A_THREAD = 200_000  # transitions: 0.3 ms of work, against which waking and meeting cost little
+WORTH_A_THREAD = (
+    200_000  # transitions: 0.3 ms of work, against which waking and meeting cost little
+)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import InputError, MDPError, ShapeError
 from dodona.mdp.certificate import UNIT
 from dodona.mdp.events import CompiledEvents, NumpyEvents, Outcome, stored_rows
-from dodona.mdp.from_dense import terminal_mask
+from dodona.mdp.formats.dense import terminal_mask
 from dodona.mdp.model import DENSE_LIMIT, MDP, Labels
 from dodona.mdp.rows import Extremes, Model
 

@@ -4,8 +4,8 @@ Storage is compressed twice: ``sa_indptr`` groups the pairs of a state, ``indptr
 successors of a pair. Infeasible actions have no pair, terminal states have no pair and value 0, so
 no solver ever meets a mask. The stored numbers *are* the model: brackets and proofs are about them.
 
-Not here: what is valid (validation.py), builders from other formats (from_dense.py, matrices.py,
-builders.py, tables.py, gymnasium_import.py), operators (bellman.py, optimality.py), solvers (planning.py).
+Not here: what is valid (validation.py), builders from other formats (formats/),
+operators (bellman.py, optimality.py), solvers (planning.py).
 
 Source: Puterman, Markov Decision Processes, 1994, ch. 2; White 2017, arXiv:1609.01995
 (per-transition discounts).
@@ -220,7 +220,7 @@ class MDP(CompressedModel):
         Oracle: oracles.dense.policy_value on the same arrays.
         Cost: O(S^2 A).
         """
-        from dodona.mdp.from_dense import dense_to_rows
+        from dodona.mdp.formats.dense import dense_to_rows
 
         return cls(
             **dense_to_rows(P, R, layout=layout, terminal=terminal, action_mask=action_mask),
@@ -232,7 +232,7 @@ class MDP(CompressedModel):
     @classmethod
     def from_gymnasium(cls, env: "gymnasium.Env | str", *, gamma: float) -> "MDP":
         """Read the table ``env.unwrapped.P`` of a tabular Gymnasium environment."""
-        from dodona.mdp.gymnasium_import import mdp_from_gymnasium
+        from dodona.mdp.formats.gymnasium_table import mdp_from_gymnasium
 
         return mdp_from_gymnasium(env, gamma=gamma)
 
@@ -241,21 +241,21 @@ class MDP(CompressedModel):
         cls, path: "str | os.PathLike | Iterable", *, gamma: float | None = None
     ) -> "MDP":
         """Read a CSV or Parquet table (state, action, next_state, probability, reward) or its rows."""
-        from dodona.mdp.tables import mdp_from_table
+        from dodona.mdp.formats.tables import mdp_from_table
 
         return mdp_from_table(path, gamma=gamma)
 
     @classmethod
     def from_scipy(cls, matrices: Any, R: Any, *, gamma: float, **fields: Any) -> "MDP":
         """Build from one SciPy sparse [S, S] matrix per action; ``fields`` as matrices.mdp_from_scipy."""
-        from dodona.mdp.matrices import mdp_from_scipy
+        from dodona.mdp.formats.matrices import mdp_from_scipy
 
         return mdp_from_scipy(matrices, R, gamma=gamma, **fields)
 
     @classmethod
     def from_mdptoolbox(cls, P: Any, R: Any, *, gamma: float, **fields: Any) -> "MDP":
         """Build from pymdptoolbox's P [A, S, S] and R; ``fields`` as matrices.mdp_from_mdptoolbox."""
-        from dodona.mdp.matrices import mdp_from_mdptoolbox
+        from dodona.mdp.formats.matrices import mdp_from_mdptoolbox
 
         return mdp_from_mdptoolbox(P, R, gamma=gamma, **fields)
 
@@ -267,7 +267,7 @@ class MDP(CompressedModel):
 
         None, or nothing, is an infeasible action; ``fields`` as builders.mdp_from_function.
         """
-        from dodona.mdp.builders import mdp_from_function
+        from dodona.mdp.formats.builders import mdp_from_function
 
         return mdp_from_function(step, num_states, num_actions, gamma=gamma, **fields)
 
@@ -278,7 +278,7 @@ class MDP(CompressedModel):
         ``batch``: (states, actions, rewards, next states, terminated), or a record of transitions;
         ``fields`` as builders.mdp_from_samples.
         """
-        from dodona.mdp.builders import mdp_from_samples
+        from dodona.mdp.formats.builders import mdp_from_samples
 
         return mdp_from_samples(batch, gamma=gamma, **fields)
 
@@ -368,13 +368,13 @@ class MDP(CompressedModel):
 
     def to_table(self, path: "str | os.PathLike") -> None:
         """Write the model as CSV or Parquet; ``from_table`` reads it back."""
-        from dodona.mdp.tables import mdp_to_table
+        from dodona.mdp.formats.tables import mdp_to_table
 
         mdp_to_table(self, path)
 
     def to_scipy(self) -> tuple[list, Float[np.ndarray, "S A"]]:
         """(one sparse [S, S] matrix per action, R [S, A]); see matrices.mdp_to_scipy."""
-        from dodona.mdp.matrices import mdp_to_scipy
+        from dodona.mdp.formats.matrices import mdp_to_scipy
 
         return mdp_to_scipy(self)
 
@@ -382,6 +382,6 @@ class MDP(CompressedModel):
         self, *, infeasible: Literal["error", "repeat"] = "error"
     ) -> tuple[Float[np.ndarray, "A S S"], Float[np.ndarray, "S A"]]:
         """(P [A, S, S], R [S, A]) as pymdptoolbox takes them; see matrices.mdp_to_mdptoolbox."""
-        from dodona.mdp.matrices import mdp_to_mdptoolbox
+        from dodona.mdp.formats.matrices import mdp_to_mdptoolbox
 
         return mdp_to_mdptoolbox(self, infeasible=infeasible)

@@ -77,7 +77,7 @@ class Solution:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write state, value, lower, upper, action as .csv or .parquet, by the path's suffix."""
-        from dodona.mdp.tables import write_solution
+        from dodona.mdp.formats.tables import write_solution
 
         write_solution(self, self.mdp, path)
 

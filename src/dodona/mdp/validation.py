@@ -1,7 +1,7 @@
 """What makes flat arrays a Markov decision process: dtypes, shapes, rows that sum to one.
 
 Called once, when an ``MDP`` is made; the first offender is named by state and action. What the
-arrays mean is in model.py, what dense input must look like in from_dense.py.
+arrays mean is in model.py, what dense input must look like in formats/dense.py.
 
 Source: Puterman 1994, sec. 2.1; the mistakes: tests/mdp/test_bad_models.py.
 """

@@ -19,7 +19,7 @@ from dodona.core.trainer import Arms, Prepared
 from dodona.errors import ConfigError
 from dodona.figures.cells import numbers_in_corners
 from dodona.mdp import MDP, Planner, optimal_actions, solve, worlds
-from dodona.mdp.tables import mdp_from_file, solution_columns
+from dodona.mdp.formats.tables import mdp_from_file, solution_columns
 from dodona.recipes import _planning_figures as pictures
 
 PLANNERS: dict[str, tuple[str, dict[str, Any]]] = {

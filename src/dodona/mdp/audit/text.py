@@ -1,6 +1,6 @@
 """An audit in words: one sentence per finding, then the policies in a table. Nothing is computed here.
 
-Not here: the records (audit_report.py), pictures and HTML (dodona.audit_page).
+Not here: the records (report.py), pictures and HTML (dodona.audit_page).
 Source: see audit.py.
 """
 
@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 
-from dodona.mdp.audit_report import Attainment, AuditReport
+from dodona.mdp.audit.report import Attainment, AuditReport
 
 WIDTH = 100  # columns of the report
 TOPIC = 12  # columns of a topic, blanks included

@@ -3,7 +3,7 @@
 Matrices are stacked into rows (state, action) and never densified. What a row may hold is checked in
 validation.py.
 
-Not here: dense P [S, A, S] (from_dense.py).
+Not here: dense P [S, A, S] (dense.py).
 Source: scipy.sparse; the documentation of mdptoolbox.mdp.MDP (pymdptoolbox).
 """
 
@@ -14,7 +14,7 @@ import scipy.sparse as sparse
 from jaxtyping import Float
 
 from dodona.errors import MDPError, ShapeError
-from dodona.mdp.from_dense import feasible_mask, no_terminal_reward, real_array, terminal_mask
+from dodona.mdp.formats.dense import feasible_mask, no_terminal_reward, real_array, terminal_mask
 from dodona.mdp.model import MDP, Labels
 
 

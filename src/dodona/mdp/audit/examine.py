@@ -4,8 +4,8 @@ From the environment's own table, exactly: the optimum, what the registered time
 the registered threshold can be reached at all, ties, and whether greedy play ever ends. A policy that
 knows the time left and a stationary one are told apart: under a limit only the first is optimal.
 
-Not here: reading the table (gymnasium_import.py), the records (audit_report.py), the words
-(audit_text.py), the page (dodona.audit_page).
+Not here: reading the table (formats/gymnasium_table.py), the records (report.py), the words
+(text.py), the page (dodona.audit_page).
 Source: Puterman 1994, sec. 4.5 (finite horizon); Pardo et al. 2018, arXiv:1712.00378 (time limits).
 """
 
@@ -19,11 +19,11 @@ from jaxtyping import Bool
 
 from dodona.core.shapes import IntArray
 from dodona.errors import InputError, MDPError
-from dodona.mdp.audit_report import AuditReport, Loops, Problem, Sizes, Ties
+from dodona.mdp.audit.limited_play import Play, play, start_mean, transition_pairs
+from dodona.mdp.audit.report import AuditReport, Loops, Problem, Sizes, Ties
 from dodona.mdp.chain import flat_rows, never_ending, policy_chain
 from dodona.mdp.finite_horizon import backward_induction
-from dodona.mdp.gymnasium_import import mdp_from_gymnasium, open_environment
-from dodona.mdp.limited_play import Play, play, start_mean, transition_pairs
+from dodona.mdp.formats.gymnasium_table import mdp_from_gymnasium, open_environment
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import greedy, optimal_actions
 from dodona.mdp.planning import solve

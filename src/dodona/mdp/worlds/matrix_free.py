@@ -1,14 +1,15 @@
 """Worlds without stored rows: the same models as in ``worlds``, with the same numbers, as functions.
 
-    from dodona.mdp import free_worlds, solve
-    solve(free_worlds.inventory_perishable(3, 3))          # 161 051 states, no row is ever stored
+    from dodona.mdp import solve
+    from dodona.mdp.worlds import matrix_free
+    solve(matrix_free.inventory_perishable(3, 3))          # 161 051 states, no row is ever stored
 
 Where rows would take all memory, a world's transition costs a few additions instead. Each function
 is written so that integers and arrays may go through it: compiled it serves one state, uncompiled
 blocks of them. Arguments, states, actions and values are those of the stored world.
 
 Not here: models whose law is a table (mazes, Garnets) or whose discount differs by transition.
-Source of each: the world of that name.  Golden numbers: tests/mdp/test_free_worlds.py.
+Source of each: the world of that name.  Golden numbers: tests/mdp/test_matrix_free_worlds.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from dodona.mdp.matrix_free import MatrixFree
-from dodona.mdp.scalable import line_speeds, need_issue, need_points, order_law
+from dodona.mdp.worlds.scalable import line_speeds, need_issue, need_points, order_law
 
 
 def chain(

@@ -1,7 +1,7 @@
 """Models that grow to any size by a number: perishable stock, a pendulum, a network of queues.
 
 From dozens of states to as many as memory holds; every one is built by whole arrays, not by loops
-over states. Without stored rows they grow further: free_worlds.py. Epidemics are in epidemics.py,
+over states. Without stored rows they grow further: matrix_free.py. Epidemics are in epidemics.py,
 mazes, tori and corridors in grids.py.
 
 Source of each: its docstring.  Golden numbers: tests/mdp/test_scalable.py.

@@ -1,6 +1,6 @@
 """What an audit found: records, and the same as JSON.
 
-Not here: how it is found (audit.py), the words (audit_text.py), the page (dodona.audit_page).
+Not here: how it is found (examine.py), the words (text.py), the page (dodona.audit_page).
 Source: see audit.py.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from dodona.core.shapes import BoolArray, IntArray
 from dodona.errors import InputError
-from dodona.mdp.limited_play import Interval, Play, start_mean
+from dodona.mdp.audit.limited_play import Interval, Play, start_mean
 from dodona.mdp.model import MDP
 from dodona.mdp.solution import Solution
 
@@ -179,7 +179,7 @@ class AuditReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for machines; what is infinite or unknown is None."""
-        from dodona.mdp.audit_text import findings
+        from dodona.mdp.audit.text import findings
 
         limits = self.limits(POINTS)
         return {
@@ -220,7 +220,7 @@ class AuditReport:
 
     def text(self) -> str:
         """The report for people: findings, one sentence each, then the table of policies."""
-        from dodona.mdp.audit_text import report_text
+        from dodona.mdp.audit.text import report_text
 
         return report_text(self)
 

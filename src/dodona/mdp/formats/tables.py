@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dodona.errors import DataError, InputError, MissingDependencyError
-from dodona.mdp.from_dense import terminal_mask
+from dodona.mdp.formats.dense import terminal_mask
 from dodona.mdp.model import MDP, Labels
 from dodona.mdp.rows import Model
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dodona.errors import InputError
-from dodona.mdp import certify, free_worlds, solve, worlds
+from dodona.mdp import certify, solve, worlds
+from dodona.mdp.worlds import matrix_free as free_worlds
 
 CASES = {
     "chain": ((7,), {"slip": 0.2}),

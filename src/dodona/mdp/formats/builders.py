@@ -2,7 +2,7 @@
 
 The table settles what ends: a transition that terminates, into a state that may live on elsewhere.
 
-Not here: arrays (from_dense.py, matrices.py), files (tables.py), Gymnasium (gymnasium_import.py).
+Not here: arrays (dense.py, matrices.py), files (tables.py), Gymnasium (gymnasium_table.py).
 Source: Sutton & Barto 2018, sec. 6.3 (the model that a batch of samples makes most likely); White 2017,
 arXiv:1609.01995 (per-transition discounts).
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dodona.errors import MDPError, ShapeError
-from dodona.mdp.from_dense import real_array, terminal_mask
+from dodona.mdp.formats.dense import real_array, terminal_mask
 from dodona.mdp.model import MDP, Labels
 
 

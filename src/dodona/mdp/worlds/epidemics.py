@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
 from dodona.mdp.model import MDP, Labels
-from dodona.mdp.scalable import need, need_room
+from dodona.mdp.worlds.scalable import need, need_room
 
 
 def epidemic_sir(
