@@ -13,11 +13,18 @@ from dodona.errors import InputError, ShapeError
 from dodona.figures.style import COLOURS, INK, styled
 from dodona.figures.tree_layout import around, tidy
 
-ACROSS, DOWN = 84.0, 78.0  # pixels between neighbours, and between two depths
+ACROSS, ROOMY, DOWN = (
+    84.0,
+    116.0,
+    78.0,
+)  # pixels between neighbours, the same with paths, between depths
 PAGE = 920.0  # pixels of a report's plot from side to side
 NODE = 28.0  # pixels of a node
 AWAY, LANE = 9.0, 8.0  # pixels from a node to the first path, and between two paths
 BADGE = 16  # pixels of a place on a path
+BADGE_INK = ("#ffffff", "#111111", "#ffffff")  # readable on each path's colour
+VISITS = {"preorder": 0, "inorder": 1, "postorder": 2}
+"""Where the walk around a tree passes a node when each traversal visits it: left, below, right."""
 FAINT = "rgba(128,128,128,0.35)"
 Nodes = Sequence[int] | Any
 
@@ -60,8 +67,9 @@ def tree(
         raise InputError("the tree has no node; a picture needs at least one.")
     x, y = tidy(left, right)
     width = max(x) - min(x) + 1.0
-    scale = min(1.0, PAGE / (ACROSS * width))
-    x, y = [ACROSS * p for p in x], [DOWN * p for p in y]
+    across = max(ACROSS, min(ROOMY, PAGE / width)) if orders else ACROSS
+    scale = min(1.0, PAGE / (across * width))
+    x, y = [across * p for p in x], [DOWN * p for p in y]
     weak = set(faint)
     if links is None:
         links = [(v, c) for side in (left, right) for v, c in enumerate(side) if c >= 0]
@@ -75,7 +83,9 @@ def tree(
     places: list[list[str]] = [[] for _ in range(n)]
     for lane, (name, order) in enumerate(orders.items()):
         order = _checked(name, [int(v) for v in order], n)
-        figure.add_traces(_path(left, right, x, y, name=name, order=order, lane=lane, legend=legend))
+        figure.add_traces(
+            _path(left, right, x, y, name=name, order=order, lane=lane, legend=legend)
+        )
         for place, v in enumerate(order, start=1):
             places[v].append(f"{name}: {place}")
     size = max(12.0, NODE * scale)
@@ -99,10 +109,6 @@ def tree(
         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}, margin={"l": 20, "t": 90, "b": 20}
     )  # fmt: skip
     return figure
-
-
-VISITS = {"preorder": 0, "inorder": 1, "postorder": 2}
-"""Where the walk around a tree passes a node when each traversal visits it: left, below, right."""
 
 
 def _checked(name: str, order: list[int], n: int) -> list[int]:
@@ -136,7 +142,7 @@ def _path(
     )  # fmt: skip
     badges = go.Scatter(
         x=[walk.x[i] for i in stops], y=[walk.y[i] for i in stops], mode="markers+text", legendgroup=name,
-        text=[str(k) for k in range(1, len(order) + 1)], textfont={"color": "#ffffff", "size": 10},
+        text=[str(k) for k in range(1, len(order) + 1)], textfont={"color": BADGE_INK[VISITS[name]], "size": 10},
         marker={"size": BADGE, "color": colour, "opacity": 1.0}, showlegend=False, hoverinfo="skip",
     )  # fmt: skip
     return [line, badges]
