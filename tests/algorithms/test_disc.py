@@ -333,3 +333,9 @@ def test_only_generators_are_generators(source):
         TypeError, match="rng must be a numpy.random.Generator or a torch.Generator, got"
     ):
         disc.sample_disc(3, rng=source)  # fmt: skip
+
+
+def test_the_share_of_the_cube_that_a_ball_fills_is_the_textbooks():
+    # volumes 2, pi, 4 pi / 3 and pi^2 / 2 of the unit balls over 2^d
+    shares = [1.0, math.pi / 4, math.pi / 6, math.pi**2 / 32]
+    assert [oracle.cube_acceptance(d) for d in (1, 2, 3, 4)] == pytest.approx(shares, rel=1e-14)

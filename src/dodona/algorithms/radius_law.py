@@ -48,7 +48,8 @@ def disc_radius_cdf(
     F(r) = int_0^r 2 s / R^2 ds = r^2 / R^2, the share of the area within r. In d dimensions, with a
     hole: (r^d - r_in^d) / (R^d - r_in^d). F(|z|) is uniform on [0, 1], which is what ks_uniform tests.
 
-    Args, Raises: as disc_radius_pdf, r_in < radius.  Oracle: quadrature of the density.
+    Args, Raises: as disc_radius_pdf, r_in < radius.
+    Source: Devroye 1986, sec. II.2.  Oracle: quadrature of the density.
 
     >>> float(disc_radius_cdf(1.0, radius=2.0))
     0.25

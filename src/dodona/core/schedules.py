@@ -45,6 +45,7 @@ def constant(value: float) -> Schedule:
     """The same number at every count.
 
     Raises: NonFiniteError: value.
+    Source: ours.  Oracle: its value at any count (tests).
 
     >>> constant(0.1)(1000)
     0.1
@@ -64,7 +65,7 @@ def linear(start: float, end: float, num_steps: int, *, num_warmup: int = 0) -> 
         num_warmup: the first counts climb instead: start (count + 1) / (num_warmup + 1). The line
             begins at count num_warmup. linear(a, a, ...) is a constant with warm-up.
     Raises: InputError: num_steps < 1, num_warmup outside [0, num_steps).  NonFiniteError: start, end.
-    Source: Mnih et al. 2015 (exploration).
+    Source: Mnih et al. 2015 (exploration).  Oracle: the formula, count by count (tests).
 
     >>> epsilon = linear(1.0, 0.1, 9)
     >>> [round(epsilon(n), 3) for n in (0, 1, 9, 50)]
@@ -80,6 +81,7 @@ def cosine(start: float, end: float, num_steps: int, *, num_warmup: int = 0) -> 
 
     Args, Raises: as linear.
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, without restarts.
+    Oracle: the formula, count by count (tests).
     """
     return _ramp(
         "cosine", start, end, num_steps, num_warmup,
@@ -96,6 +98,7 @@ def inverse_visits(omega: float = 0.8) -> Schedule:
             polynomial.
     Raises: InputError: omega outside (1/2, 1].
     Source: Robbins & Monro 1951; Even-Dar & Mansour 2003.
+    Oracle: at omega 1 the running mean (tests).
 
     >>> inverse_visits(1.0)(4)
     0.25

@@ -124,6 +124,7 @@ def shard(mdp: MDP, rank: int, num_ranks: int) -> Shard:
         rank: in 0..num_ranks-1.
         num_ranks: at most the number of states.
     Raises: InputError: a rank or a number of ranks out of range.
+    Source: row partition as in Gargiani et al. 2025, arXiv:2502.14474.
     Oracle: the shards of all ranks hold the rows of the model, in order.
     Cost: O(S + transitions of the shard).
     """
