@@ -40,10 +40,16 @@ METHODS: tuple[Method, ...] = (
         "Zhao 2025, ch. 4; Howard 1960; Puterman & Shin 1978", "dodona.mdp.planning",
         "dodona.checks.dynamic_programming", ("dynamic-programming",), "full",
     ),
-    _later("temporal-difference", "rl", "Temporal-difference learning",
-           "Zhao 2025, ch. 7; Sutton 1988; Watkins 1989"),
-    _later("value-function-approximation", "rl", "Value-function approximation, LSTD, DQN",
-           "Zhao 2025, ch. 8; Tsitsiklis & Van Roy 1997; Mnih et al. 2015"),
+    Method(
+        "temporal-difference", "rl", "Temporal-difference learning",
+        "Zhao 2025, ch. 7; Sutton 1988; Watkins 1989", "dodona.rl.td",
+        "dodona.checks.temporal_difference", ("temporal-difference",), "full",
+    ),
+    Method(
+        "value-function-approximation", "rl", "Value-function approximation, LSTD, DQN",
+        "Zhao 2025, ch. 8; Tsitsiklis & Van Roy 1997; Mnih et al. 2015", "dodona.rl.linear",
+        "dodona.checks.value_function_approximation", ("value-function-approximation",), "objectives",
+    ),
     _later("policy-gradient", "rl", "Policy gradient and REINFORCE",
            "Williams 1992; Sutton et al. 1999; Zhao 2025, ch. 9"),
     _later("actor-critic", "rl", "Actor-critic methods, on and off policy",
@@ -69,14 +75,26 @@ METHODS: tuple[Method, ...] = (
            "Zhang et al. 2019, arXiv:1912.02424"),
     _later("cornernet", "vision", "Objects as paired corners",
            "Law & Deng 2018, arXiv:1808.01244"),
-    _later("binary-search", "algorithms", "Binary search by excluding intervals",
-           "Knuth, TAOCP vol. 3, 6.2.1; Bloch 2006"),
-    _later("kmp", "algorithms", "Matching one or many patterns in a stream",
-           "Knuth, Morris & Pratt 1977; Aho & Corasick 1975"),
-    _later("disc-sampling", "algorithms", "Uniform points in a disc, ball and annulus",
-           "von Neumann 1951; Devroye 1986; Shirley & Chiu 1997"),
-    _later("tree-traversals", "algorithms", "A binary tree from its traversals",
-           "Knuth, TAOCP vol. 1, 2.3.1; Burgdorff et al. 1987"),
+    Method(
+        "binary-search", "algorithms", "Binary search by excluding intervals",
+        "Knuth, TAOCP vol. 3, 6.2.1; Bloch 2006", "dodona.algorithms.binary_search",
+        "dodona.checks.binary_search", ("binary-search",), "full",
+    ),
+    Method(
+        "kmp", "algorithms", "Matching one or many patterns in a stream",
+        "Knuth, Morris & Pratt 1977; Aho & Corasick 1975", "dodona.algorithms.kmp",
+        "dodona.checks.kmp", ("kmp",), "full",
+    ),
+    Method(
+        "disc-sampling", "algorithms", "Uniform points in a disc, ball and annulus",
+        "von Neumann 1951; Devroye 1986; Shirley & Chiu 1997", "dodona.algorithms.disc",
+        "dodona.checks.disc_sampling", ("disc-sampling", "rejection-sampling"), "full",
+    ),
+    Method(
+        "tree-traversals", "algorithms", "A binary tree from its traversals",
+        "Knuth, TAOCP vol. 1, 2.3.1; Burgdorff et al. 1987", "dodona.algorithms.trees",
+        "dodona.checks.tree_traversals", ("tree-traversals",), "full",
+    ),
 )  # fmt: skip
 
 SUPPORTING: tuple[Method, ...] = (
@@ -88,6 +106,7 @@ SUPPORTING: tuple[Method, ...] = (
     _later("detection-data-and-metrics", "vision", "Detection data, box geometry, suppression, metrics",
            "Lin et al. 2014, arXiv:1405.0312"),
     Method("oracle-kit-rl", "mdp", "The oracles of the model-based and tabular methods",
-           "Puterman 1994; Archibald et al. 1995", "dodona.oracles", "", (), "objectives"),
+           "Puterman 1994; Archibald et al. 1995", "dodona.oracles", "dodona.checks.oracle_kit_rl", (),
+           "objectives"),
 )  # fmt: skip
 """Cards without a row of their own; ``dodona check`` takes their names once they have a check."""

@@ -1,4 +1,4 @@
-"""The command line: list, run, check, audit, resume, report, bench. The words only; verbs.py acts.
+"""The command line: list, run, check, audit, diagnose, resume, report, bench. The words only; verbs.py acts.
 
 Results go to standard output, progress and errors to standard error. Heavy packages are imported
 inside the verbs, so that --help is instant.
@@ -116,6 +116,25 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     add.add_argument("env_id", metavar="ENV_ID", help="for example FrozenLake-v1, CliffWalking-v1")
     add.add_argument("--gamma", type=float, default=1.0, help="discount in [0, 1] (default: 1)")
     add.add_argument("--out", metavar="DIR", help="write the numbers and pictures there as well")
+    add.add_argument("--json", action="store_true", help="print JSON")
+
+    add = verb(
+        "diagnose",
+        "which bug explains these learned values",
+        description="Compare learned values with the fixed point of every known bug of a learner, on "
+        "the environment as it is, and name the nearest.",
+    )
+    add.add_argument(
+        "file", metavar="FILE", help="values: .npz (key q), .npy, or .csv, a row per state"
+    )
+    add.add_argument("--env", metavar="ID", help="a Gymnasium environment with a table, as Taxi-v4")
+    add.add_argument("--mdp", metavar="FILE", help="a model: .csv, .parquet, .npz or .py")
+    add.add_argument("--gamma", type=float, help="discount in [0, 1] (default: the model's own)")
+    add.add_argument(
+        "--target", default="optimal", metavar="WHAT",
+        help="what should have been learnt: optimal, or policy (values of uniform actions)",
+    )  # fmt: skip
+    add.add_argument("--limit", type=int, metavar="N", help="steps after which episodes were cut")
     add.add_argument("--json", action="store_true", help="print JSON")
 
     add = verb("resume", "continue a stopped or killed run, bit for bit")

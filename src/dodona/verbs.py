@@ -4,13 +4,15 @@ Heavy packages are imported inside the functions, so that ``dodona list`` stays 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,8 +95,8 @@ def resume_run(arguments: argparse.Namespace) -> int:
     from dodona.runs import RunFolder, make_config
 
     folder = RunFolder.open(arguments.run, out=arguments.out)
-    recipe = recipes.load(folder.recipe)
-    saved = folder.read("config.json")["config"]
+    recipe, saved = recipes.load(folder.recipe), folder.config
+    folder.check_inputs()  # before it is built: a changed file may not even build
     config = make_config(recipe.Config, flags=saved)
     # flags of None mean "not given"; here they were given
     config = dataclasses.replace(config, **{k: None for k, v in saved.items() if v is None})
@@ -110,8 +112,10 @@ def _drive(
 
     _say(f"writing to {folder.path}")
     try:
-        with Progress() as progress:
-            events = drive(folder.recipe, trainer, folder, progress=progress.show)
+        with _spoken_warnings(), Progress() as progress:
+            events = drive(
+                folder.recipe, trainer, folder, progress=progress.show, stopping=progress.stopping
+            )
         rows = [dataclasses.asdict(row) for row in recipe.judge(events)]
         result = {
             "recipe": folder.recipe,
@@ -195,6 +199,33 @@ def audit_environment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def diagnose_values(arguments: argparse.Namespace) -> int:
+    from dodona.checks.diagnose import diagnose, read_values
+    from dodona.core.inputs import check_choice, check_count
+    from dodona.mdp import MDP
+    from dodona.mdp.formats.tables import mdp_from_file
+
+    if (arguments.env is None) == (arguments.mdp is None):
+        raise InputError("diagnose needs the environment: --env ID or --mdp FILE, one of them.")
+    check_choice(("optimal", "policy"), target=arguments.target)
+    check_count(limit=arguments.limit)
+    if arguments.env is not None:
+        if arguments.gamma is None:
+            raise InputError("an environment has no discount: give --gamma, as the learner had it.")
+        model = MDP.from_gymnasium(arguments.env, gamma=arguments.gamma)
+    else:
+        model = mdp_from_file(arguments.mdp, gamma=arguments.gamma)
+    found = diagnose(
+        read_values(arguments.file), model, target=arguments.target, limit=arguments.limit
+    )
+    if arguments.json:
+        data = {"best": found.best, "clear": found.clear, "distances": dict(found.distances)}
+        _print_json({**data, "alike": {name: list(x) for name, x in found.alike.items()}})
+    else:
+        print(found)
+    return 0
+
+
 def report_runs(arguments: argparse.Namespace) -> int:
     from dodona import recipes
     from dodona.runs import RunFolder, write_comparison, write_report
@@ -262,6 +293,7 @@ VERBS = {
     "run": run_recipe,
     "check": check_methods,
     "audit": audit_environment,
+    "diagnose": diagnose_values,
     "resume": resume_run,
     "report": report_runs,
     "bench": run_benchmarks,
@@ -271,6 +303,24 @@ VERBS = {
 # ---------------------------------------------------------------------- printing
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _spoken_warnings() -> Iterator[None]:
+    """A damaged checkpoint is told in a sentence, not as a line of Python."""
+    from dodona.runs.checkpoint import CheckpointWarning
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def spoken(message: Any, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, CheckpointWarning):
+                _say(f"dodona: {message}")
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = spoken
+        yield
 
 
 def _claim(recipe: ModuleType) -> str:

@@ -6,6 +6,7 @@ import pytest
 from dodona.errors import InputError, MDPError, NonFiniteError, ShapeError, SupportError
 from dodona.mdp import (
     MDP,
+    Labels,
     affine_rewards,
     average_policy_iteration,
     average_reward,
@@ -31,6 +32,7 @@ from dodona.mdp import (
     value_iteration,
     worlds,
 )
+from dodona.mdp.validation import cast_exactly
 
 P = np.array([[[0.5, 0.5], [0.0, 1.0]], [[0.8, 0.2], [0.1, 0.9]]])  # small, [S, A, S]
 R = np.array([[5.0, 10.0], [-1.0, 2.0]])
@@ -142,6 +144,19 @@ BAD_ARRAYS = [
     ({"terminal": np.array([False, True])}, MDPError, "state 1 is terminal and has actions"),
     ({"actions": np.array([0, -1])}, MDPError, "actions must be >= 0, got -1"),
     ({"actions": np.array([0, 5]), "num_actions": 3}, MDPError, "action 5 is out of range: num_actions is 3"),
+    # numbers that would become others
+    ({"indices": np.array([1, 2**32])}, MDPError,
+     r"indices\[1\] is 4294967296 and would become 0\. Expected whole numbers that int32 holds"),
+    ({"actions": np.array([0, 2**40 + 1])}, MDPError, r"actions\[1\] is 1099511627777 and would become 1"),
+    ({"sa_indptr": np.array([0, 1, 2**64 - 1], dtype=np.uint64)}, MDPError, r"sa_indptr\[2\] is 18446744073709551615"),
+    # more dimensions than one
+    ({"sa_indptr": np.array([[0, 1, 2]] * 3)}, ShapeError, r"sa_indptr has shape \(3, 3\), expected \(3,\)"),
+    ({"indices": np.array([[1], [0]])}, ShapeError, r"indices has shape \(2, 1\), expected \(2,\)"),
+    ({"actions": np.array([[0], [0]])}, ShapeError, r"actions has shape \(2, 1\), expected \(2,\)"),
+    # one name too few or too many
+    ({"labels": Labels(states=("here",))}, ShapeError, "labels.states holds 1 names, expected one for each of 2 states"),
+    ({"labels": Labels(actions=("go", "stay"))}, ShapeError, "labels.actions holds 2 names, expected one for each of 1 actions"),
+    ({"labels": Labels(grid=(2, 2))}, ShapeError, r"labels.grid is \(2, 2\), 4 cells; expected \(rows, columns\).*2 states"),
     ({"sa_indptr": np.array([0]), "actions": np.zeros(0, int), "indptr": np.array([0]), "indices": np.zeros(0, int),
       "probs": np.zeros(0), "rewards": np.zeros(0), "terminal": np.zeros(0, bool)}, MDPError, "the model is empty: it has no state"),
 ]  # fmt: skip
@@ -153,6 +168,41 @@ def test_flat_arrays_that_do_not_fit_are_named(changes, error, message):
         MDP(**FLAT | changes)
 
 
+@pytest.mark.parametrize("actions", [[0, 1, 1], [1, 2, 0], [0, 5, 5]])
+def test_actions_that_do_not_increase_within_a_state_are_named(actions):
+    three = {
+        "sa_indptr": np.array([0, 1, 3]), "actions": np.array(actions), "indptr": np.arange(4),
+        "indices": np.zeros(3, int), "probs": np.ones(3), "rewards": np.zeros(3),
+    }  # fmt: skip
+    before, after = actions[1:]
+    message = rf"state 1: action {after} follows action {before}; pairs must be sorted .*np.lexsort"
+    with pytest.raises(MDPError, match=message) as caught:
+        MDP(**FLAT | three)
+    assert (caught.value.state, caught.value.action) == (1, after)
+    assert MDP(**FLAT | three | {"actions": np.array([5, 0, 1])}).feasible(1) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "array, dtype, message",
+    [
+        ([1.0, 0.7], np.int32, r"x\[1\] is 0\.7 and would become 0\. Expected whole numbers that int32 holds"),
+        ([np.nan, 0.0], np.int64, r"x\[0\] is nan and would become -?\d+\. Expected whole numbers that int64"),
+        ([[0, 0], [0, 2**32]], np.int32, r"x\[1, 1\] is 4294967296 and would become 0"),
+        ([0, 2], np.bool_, r"x\[1\] is 2 and would become True\. Expected True or False"),
+    ],
+)  # fmt: skip
+def test_a_number_that_would_become_another_is_refused(array, dtype, message):
+    with pytest.raises(MDPError, match=message):
+        cast_exactly(np.array(array), dtype, "x")
+
+
+def test_a_whole_number_is_welcome_in_any_dtype():
+    for dtype in (float, np.int8, np.uint64, bool):
+        cast = cast_exactly(np.array([1, 0], dtype=dtype), np.int32, "indices")
+        assert cast.dtype == np.int32 and cast.tolist() == [1, 0]
+    assert MDP(**FLAT | {"indices": np.array([1, 0], dtype=np.int8)}).indices.dtype == np.int32
+
+
 def test_pairs_out_of_order_or_range_are_named():
     pairs = {
         "pair_action": np.array([0, 0]), "indptr": np.array([0, 1, 2]), "indices": np.array([0, 0]),
@@ -162,6 +212,8 @@ def test_pairs_out_of_order_or_range_are_named():
         MDP.from_pairs(pair_state=np.array([1, 0]), num_states=2, **pairs)
     with pytest.raises(MDPError, match="state 2 is out of range: num_states is 2"):
         MDP.from_pairs(pair_state=np.array([0, 2]), num_states=2, **pairs)
+    with pytest.raises(MDPError, match="state -1 is out of range"):
+        MDP.from_pairs(pair_state=np.array([-1, 0]), num_states=2, **pairs)
 
 
 def test_a_dense_array_that_would_not_fit_is_estimated_before_it_is_built():
@@ -310,7 +362,7 @@ BAD_OPTIONS = [
     (lambda m: value_iteration(m, order="random", accelerate="anderson"), InputError, "only 'anderson' with 'jacobi' exists"),
     (lambda m: policy_iteration(m, evaluation="qr"), InputError, "evaluation must be one of .*lu.* got 'qr'"),
     (lambda m: solve(m, method="howard"), InputError, "unknown planning method 'howard'"),
-    (lambda m: planner(m, "truncated", sweeps=3), InputError, "unknown option 'sweeps'. Did you mean 'num_sweeps'"),
+    (lambda m: planner(m, "truncated", sweeps=3), InputError, "method 'truncated' has no option 'sweeps'; it takes num_sweeps. Did you mean"),
     (lambda m: value_iteration(m, start_values=np.zeros(3)), ShapeError, r"values has shape \(3,\)"),
     (lambda m: value_iteration(m, start_values=np.array([0.0, np.nan])), InputError, "start_values must be finite"),
     # the policy to begin with
@@ -328,6 +380,7 @@ BAD_OPTIONS = [
     (lambda m: soft_optimality(m, tau=0.0), InputError, "tau must be > 0, got 0.0"),
     (lambda m: epsilon_soft_optimality(m, epsilon=1.5), InputError, r"epsilon must be in \[0, 1\], got 1.5"),
     (lambda m: sweep_gamma(m, [0.9, 0.5]), InputError, r"gammas must increase within \[0, 1\)"),
+    (lambda m: sweep_gamma(m, []), InputError, r"gammas must increase within \[0, 1\)"),
     # long-run shares
     (lambda m: occupancy(m, [0, 0]), MDPError, r"needs a start distribution of shape \[S\] = \(2,\), got None"),
     (lambda m: occupancy(m.replace(gamma=1.0), [0, 0], start=np.array([1.0, 0.0])), MDPError, "defined for one gamma < 1.*stationary_distribution"),

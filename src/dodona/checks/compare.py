@@ -1,6 +1,7 @@
 """Comparisons as Check records: numbers with a tolerance, brackets without one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from dodona.core.protocols import Check
 from dodona.mdp import MDP
+from dodona.oracles.instance import Fixture
 
 
 def close(name: str, got: Any, expected: Any, *, tolerance: float, source: str) -> Check:
@@ -17,6 +19,16 @@ def close(name: str, got: Any, expected: Any, *, tolerance: float, source: str) 
     return Check(
         name=name, got=got, expected=expected, error=error, tolerance=tolerance, source=source
     )
+
+
+def each(case: str, found: Iterable[Check | tuple[str, Any, Any, float, str]]) -> Iterator[Check]:
+    """Checks, and (name, got, expected, tolerance, source) as ``close``; the case is added to every name."""
+    for item in found:
+        if isinstance(item, Check):
+            yield replace(item, name=f"{item.name}, {case}")
+        else:
+            name, got, expected, tolerance, source = item
+            yield close(f"{name}, {case}", got, expected, tolerance=tolerance, source=source)
 
 
 def inside(
@@ -32,9 +44,17 @@ def inside(
     )  # fmt: skip
 
 
-def as_mdp(instance: Any, *, gamma: float | None = None) -> MDP:
-    """The MDP of an oracle's instance."""
-    R = np.where(instance.terminal[:, None], 0.0, instance.R)
+def holds(name: str, slack: float, *, tolerance: float, source: str) -> Check:
+    """An inequality: its slack (right side minus left side) is at least -tolerance; NaN fails."""
+    error = max(0.0, -slack) if slack == slack else float("inf")
+    return Check(
+        name=name, got=slack, expected="slack >= 0", error=error, tolerance=tolerance, source=source
+    )  # fmt: skip
+
+
+def as_mdp(fixture: Fixture, *, gamma: float | None = None) -> MDP:
+    """The MDP of an oracle's fixture."""
     return MDP.from_dense(
-        instance.P, R, gamma=instance.gamma if gamma is None else gamma, layout="sas", terminal=instance.terminal
+        fixture.P, fixture.R, gamma=fixture.gamma if gamma is None else gamma, layout="sas",
+        terminal=fixture.terminal, action_mask=fixture.action_mask, start=fixture.start,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import average_reward
 from dodona.mdp.certificate import UNIT, contraction
-from dodona.mdp.chain import policy_pairs
+from dodona.mdp.chain import normalised, policy_pairs
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
 from dodona.mdp.solution import Progress
@@ -157,7 +157,7 @@ def _answer(mdp, lower, upper, bias, choice, history, tol, why="") -> AverageSol
         warnings.warn(f"average reward did not converge: {note}", RuntimeWarning, stacklevel=3)
     return AverageSolution(
         mdp=mdp,
-        gain=(lower + upper) / 2,
+        gain=lower + (upper - lower) / 2,
         lower=lower,
         upper=upper,
         bias=bias,
@@ -192,7 +192,7 @@ def _undiscounted(mdp: MDP) -> MDP:
             state=s,
         )
     _one_closed_class(mdp)
-    return mdp if mdp.gamma == 1.0 else mdp.replace(gamma=1.0)
+    return normalised(mdp if mdp.gamma == 1.0 else mdp.replace(gamma=1.0))
 
 
 def _one_closed_class(mdp: MDP) -> None:

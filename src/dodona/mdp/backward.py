@@ -19,20 +19,24 @@ from dodona.core.shapes import IntArray
 from dodona.mdp.model import MDP
 
 
-def backward_order(mdp: MDP) -> Int[np.ndarray, "live"]:
-    """Live states by the fewest transitions to an end, nearest first; unconnected ones last.
+def backward_orders(mdp: MDP) -> list[Int[np.ndarray, "live"]]:
+    """Live states by the fewest transitions to a source of value, nearest first; unconnected ones last.
 
-    An end is a transition into a terminal state, or one without continuation. A model that never
-    ends is ordered from the states that own its largest reward.
+    Sources are the ends (a transition into a terminal state, or one without continuation) and the
+    rows with the largest reward, if it is positive or nothing ends: one order for each kind that
+    the model has, one only where both are the same states.
 
     Source: see the module.  Oracle: breadth-first search in plain Python (tests).
     Cost: O(nnz) time, 4 bytes per transition.
     """
-    roots = _root_states(
-        mdp.sa_indptr, mdp.indptr, mdp.indices, mdp.weights, mdp.rewards, mdp.terminal
+    ends, best = _sources(
+        mdp.sa_indptr, mdp.indptr, mdp.indices, mdp.probs, mdp.weights, mdp.rewards, mdp.terminal
     )
-    first, sources = _incoming(mdp.sa_indptr, mdp.indptr, mdp.indices, mdp.terminal)
-    return _breadth_first(roots, first, sources, mdp.terminal)
+    roots = [ends] if len(ends) else []
+    if not roots or (mdp.rewards.max(initial=0.0) > 0.0 and not np.isin(best, ends).all()):
+        roots.append(best)
+    first, sources = _incoming(mdp.sa_indptr, mdp.indptr, mdp.indices, mdp.weights, mdp.terminal)
+    return [_breadth_first(r, first, sources, mdp.terminal) for r in roots]
 
 
 @njit(cache=True)
@@ -72,40 +76,40 @@ def _without_loop(pair, s, indptr, indices, weights, rewards, scale, values):
 
 
 @njit(cache=True)
-def _root_states(sa_indptr, indptr, indices, weights, rewards, terminal):
-    """States that may end at once; where there are none, those with the largest reward."""
+def _sources(sa_indptr, indptr, indices, probs, weights, rewards, terminal):
+    """(states that may end at once, states that own the largest reward)."""
     S = len(terminal)
-    roots = np.zeros(S, dtype=np.bool_)
+    ends = np.zeros(S, dtype=np.bool_)
+    best = np.zeros(S, dtype=np.bool_)
+    most = rewards.max() if len(rewards) else 0.0
     for s in range(S):
         for pair in range(sa_indptr[s], sa_indptr[s + 1]):
+            if rewards[pair] == most:
+                best[s] = True
             for k in range(indptr[pair], indptr[pair + 1]):
-                if terminal[indices[k]] or weights[k] == 0.0:
-                    roots[s] = True
-    if not roots.any() and len(rewards):
-        most = rewards.max()
-        for s in range(S):
-            for pair in range(sa_indptr[s], sa_indptr[s + 1]):
-                if rewards[pair] == most:
-                    roots[s] = True
-    return np.flatnonzero(roots)
+                if probs[k] > 0.0 and (terminal[indices[k]] or weights[k] == 0.0):
+                    ends[s] = True
+    return np.flatnonzero(ends), np.flatnonzero(best)
 
 
 @njit(cache=True)
-def _incoming(sa_indptr, indptr, indices, terminal):
+def _incoming(sa_indptr, indptr, indices, weights, terminal):
     """(first [S+1], sources): the live states with a transition into s, repetitions included."""
     S = len(terminal)
     first = np.zeros(S + 1, dtype=np.int64)
     for k in range(len(indices)):
-        first[indices[k] + 1] += 1
+        if weights[k] > 0.0:
+            first[indices[k] + 1] += 1
     for s in range(S):
         first[s + 1] += first[s]
     free = first[:-1].copy()
-    sources = np.empty(len(indices), dtype=np.int32)
+    sources = np.empty(first[S], dtype=np.int32)
     for s in range(S):
         for k in range(indptr[sa_indptr[s]], indptr[sa_indptr[s + 1]]):
-            j = indices[k]
-            sources[free[j]] = s
-            free[j] += 1
+            if weights[k] > 0.0:
+                j = indices[k]
+                sources[free[j]] = s
+                free[j] += 1
     return first, sources
 
 

@@ -101,7 +101,7 @@ def policy_value(
         warnings.warn(f"policy_value did not converge: {note}", RuntimeWarning, stacklevel=2)
     return Solution(
         mdp=mdp,
-        values=(lower + upper) / 2,
+        values=lower + (upper - lower) / 2,
         lower=lower,
         upper=upper,
         policy=np.asarray(policy),
@@ -109,7 +109,7 @@ def policy_value(
         iterations=len(history),
         sweeps=passes,
         seconds=time.perf_counter() - begun,
-        converged=gap <= tol,
+        converged=bool(gap <= tol),
         history=tuple(history),
         note=note,
     )

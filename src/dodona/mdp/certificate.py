@@ -27,6 +27,7 @@ from dodona.errors import MDPError, NonFiniteError
 from dodona.mdp.rows import Rows
 
 UNIT = 2.0**-53  # unit roundoff of float64
+TINY = 2.0**-1022  # smallest normal float64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +118,8 @@ def contraction(mdp: Rows, size: float) -> tuple[float, float, float]:
     low, high = mdp.mass
     rate_low, rate_high = max(low * (1.0 - roundings), 0.0), high * (1.0 + roundings)
     error = roundings * (mdp.reward_bound + rate_high * size) * (1.0 + 8 * UNIT)
+    # below the normal numbers rounding is absolute; the smallest of them covers 2^52 such errors
+    error += TINY
     return rate_low, rate_high, error
 
 

@@ -109,6 +109,19 @@ def policy_chain(mdp: MDP, policy: Shaped[np.ndarray, "..."] | list) -> Chain:
     )
 
 
+def normalised(mdp: MDP) -> MDP:
+    """The model with rows that sum to one as well as float64 can tell: what gamma = 1 is about.
+
+    Without a discount a row sum's last digits count once per step, so they must not be noise.
+    """
+    first = mdp.indptr[:-1]
+    probs = np.asarray(mdp.probs, dtype=np.float64)
+    sums = np.add.reduceat(probs, first) if len(first) else np.ones(0)
+    if np.all(np.abs(sums - 1.0) <= 4 * np.finfo(np.float64).eps):
+        return mdp
+    return mdp.replace(probs=probs / np.repeat(sums, np.diff(mdp.indptr)))
+
+
 def flat_rows(indptr: IntArray, rows: IntArray, counts: IntArray) -> IntArray:
     """Positions of the entries of the given rows, row after row."""
     start = np.repeat(indptr[rows] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)

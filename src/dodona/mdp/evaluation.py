@@ -23,6 +23,7 @@ from dodona.mdp.rows import Compressed, Rows
 
 Method = Literal["auto", "lu", "bicgstab", "gmres", "iterate"]
 METHODS = ("auto", "lu", "bicgstab", "gmres", "iterate")
+DIRECT_STATES = 200_000  # up to here a sparse LU stands in where Krylov fails
 DENSE_STATES = 1500  # up to here one dense LU beats building sparse factors
 
 
@@ -81,10 +82,12 @@ def _lu(rows: Compressed, choice: IntArray) -> tuple[FloatArray, float]:
     matrix, rewards = chosen_matrix(rows, choice), rows.policy_rewards(choice)
     S = len(choice)
     if S <= DENSE_STATES:
-        system = np.eye(S) - matrix.toarray()
-        factors = scipy.linalg.lu_factor(system, check_finite=False)
+        system = (-matrix).toarray(order="F")  # LAPACK's order, so that nothing is copied
+        system.reshape(-1, order="F")[:: S + 1] += 1.0
+        factors = scipy.linalg.lu_factor(system, overwrite_a=True, check_finite=False)
         solution = scipy.linalg.lu_solve(factors, rewards, check_finite=False)
-        solution += scipy.linalg.lu_solve(factors, rewards - system @ solution, check_finite=False)
+        rest = rewards + matrix @ solution - solution
+        solution += scipy.linalg.lu_solve(factors, rest, check_finite=False)
         return solution, S**3 / 3 / max(matrix.nnz, 1)
     system = sparse.csc_array(sparse.eye_array(S) - matrix)
     solver = splu(system)
@@ -125,5 +128,18 @@ def _krylov(
         solution, reached = bicgstab(product, rewards, values, residual=residual, total=rows.total)
         if reached:
             return solution, float(passes)
-    solution, _ = gmres(product, rewards, values, residual=residual, total=rows.total)
-    return solution, float(passes)
+    direct = isinstance(rows, Compressed) and rows.num_states <= DIRECT_STATES
+    if method == "gmres" or not direct:
+        solution, reached = gmres(product, rewards, values, residual=residual, total=rows.total)
+    if reached or not direct:
+        return solution, float(passes)
+    norms = []
+    for v in (values, solution):
+        change = np.empty_like(v)
+        product(v, change)
+        norms.append(float(np.linalg.norm(change + rewards - v)))
+    if norms[1] <= 1e-2 * norms[0]:  # short of the target, as near the rounding floor, but of use
+        return solution, float(passes)
+    # a chain on which Krylov gets nowhere moves almost surely, one state at a time: little fill-in
+    solution, work = _lu(rows, choice)
+    return solution, passes + work

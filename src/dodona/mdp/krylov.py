@@ -15,11 +15,13 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
+from numba import njit
 
 from dodona.core.shapes import FloatArray
 
 RESTART = 30  # vectors kept; fewer cost more products near gamma 1
 MAX_CYCLES = 200  # restarts before GMRES gives up
+BLAS_ALONE = 10_000  # up to this length OpenBLAS multiplies in one thread by itself
 MAX_STEPS = 2000  # steps of two products before BiCGSTAB gives up
 
 Product = Callable[[FloatArray, FloatArray], None]  # (x, out): out = W x
@@ -80,38 +82,51 @@ def bicgstab(
     product(v, swept)
     r = b + swept - v
     shadow, p = r.copy(), r.copy()
-    rho = square = float(total(np.array([r @ r]))[0])
+    rho = square = float(total(np.array([dot(r, r)]))[0])
     floor = np.finfo(float).tiny
     for _ in range(MAX_STEPS):
         if np.sqrt(square) <= residual:
             return v, True
         product(p, y)
         np.subtract(p, y, out=y)  # y = (I - W) p
-        along = float(total(np.array([shadow @ y]))[0])
+        along = float(total(np.array([dot(shadow, y)]))[0])
         if not abs(along) > floor:
             break
         alpha = rho / along
         r -= alpha * y
         v += alpha * p
-        square = float(total(np.array([r @ r]))[0])
+        square = float(total(np.array([dot(r, r)]))[0])
         if np.sqrt(square) <= residual:
             return v, True
         product(r, z)
         np.subtract(r, z, out=z)
-        zr, zz = total(np.array([z @ r, z @ z]))
+        zr, zz = total(np.array([dot(z, r), dot(z, z)]))
         if not zz > floor:
             break
         omega = zr / zz
         v += omega * r
         r -= omega * z
         previous = rho
-        rho, square = (float(x) for x in total(np.array([shadow @ r, r @ r])))
+        rho, square = (float(x) for x in total(np.array([dot(shadow, r), dot(r, r)])))
         if not (np.isfinite(square) and abs(rho) > floor and omega != 0.0):
             break
         p -= omega * y
         p *= rho / previous * (alpha / omega)
         p += r
     return v, bool(np.isfinite(square) and np.sqrt(square) <= residual)
+
+
+def dot(x: FloatArray, y: FloatArray) -> float:
+    """x . y in one thread: a BLAS that wakes its own for every product fights the sweeps' threads."""
+    return _serial_dot(x, y) if len(x) > BLAS_ALONE else float(x @ y)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _serial_dot(x, y):
+    total = 0.0
+    for i in range(len(x)):
+        total += x[i] * y[i]
+    return total
 
 
 def _cycle(

@@ -24,7 +24,7 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import MDPError
 from dodona.mdp.kernels import row_mass_extremes
 from dodona.mdp.rows import CompressedModel
-from dodona.mdp.validation import set_dtypes, validate
+from dodona.mdp.validation import UNSORTED, cast_exactly, set_dtypes, validate
 
 if TYPE_CHECKING:
     import gymnasium
@@ -36,7 +36,7 @@ DENSE_LIMIT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Names for people: of states, of actions, and the (rows, columns) of a grid world."""
+    """Names for people: [S] of states, [A] of actions, and the (rows, columns) of a grid world."""
 
     states: tuple[str, ...] | None = None
     actions: tuple[str, ...] | None = None
@@ -48,6 +48,8 @@ class MDP(CompressedModel):
     """A finite MDP, validated once, when it is made.
 
     q(s, a) = r(s, a) + gamma sum_s' p(s'|s, a) v(s'), and v = 0 on terminal states.
+    Arrays that have their dtype already are kept, not copied: pass copies of what will be written to
+    later, or the model changes unseen, behind the validation and behind what was derived from it.
 
     Args:
         sa_indptr: [S+1], the pairs of state s are sa_indptr[s]:sa_indptr[s+1].
@@ -61,7 +63,7 @@ class MDP(CompressedModel):
         discounts: [nnz], discount of each transition in [0, 1], 0 where it terminates; replaces gamma.
         terminal: [S], states where nothing follows.
         start: [S], distribution of the first state.
-        labels: names and grid shape for tables and pictures.
+        labels: names and grid shape for tables and pictures; one name per state, per action.
         num_actions: size of the action set; default: largest action + 1.
     Raises:
         MDPError: the first offending state and action, what was got and what is expected.
@@ -137,7 +139,7 @@ class MDP(CompressedModel):
     @cached_property
     def reward_bound(self) -> float:
         """max |r(s, a)|."""
-        return float(np.abs(self.rewards).max(initial=0.0))
+        return max(float(self.rewards.max(initial=0.0)), -float(self.rewards.min(initial=0.0)))
 
     @cached_property
     def max_branching(self) -> int:
@@ -166,18 +168,17 @@ class MDP(CompressedModel):
         **fields: Any,
     ) -> "MDP":
         """Build from pairs sorted by (state, action); ``fields`` are further fields of MDP."""
-        counts = np.bincount(pair_state, minlength=num_states)
-        if len(counts) > num_states:
+        pair_state = cast_exactly(np.asarray(pair_state), np.int64, "pair_state")
+        outside = pair_state[(pair_state < 0) | (pair_state >= num_states)]
+        if outside.size:
             raise MDPError(
-                f"state {len(counts) - 1} is out of range: num_states is {num_states}. "
+                f"state {outside[0]} is out of range: num_states is {num_states}. "
                 "Number the states 0..num_states-1."
             )
-        order = np.asarray(pair_state, dtype=np.int64) * (int(pair_action.max(initial=0)) + 1)
+        counts = np.bincount(pair_state, minlength=num_states)
+        order = pair_state * (int(pair_action.max(initial=0)) + 1)
         if np.any(np.diff(order + pair_action) <= 0):
-            raise MDPError(
-                "pairs must be sorted by (state, action) and unique. Sort them with "
-                "np.lexsort((pair_action, pair_state)) and merge repeated ones."
-            )
+            raise MDPError(UNSORTED)
         if terminal is None:
             terminal = np.zeros(num_states, dtype=bool)
         return cls(
@@ -284,8 +285,38 @@ class MDP(CompressedModel):
 
     # ------------------------------------------------------------------ views
     def replace(self, **fields: Any) -> "MDP":
-        """The same model with other fields, validated again."""
+        """The same model with other fields, validated again.
+
+        Another gamma alone also scales discounts that are gamma, or 0 where a transition ends, as
+        from_gymnasium, from_table, from_function and from_samples make them.
+
+        Raises: MDPError: another gamma, and discounts of another kind, which it would not change.
+
+        >>> mdp = MDP.from_table([(0, 0, 1, 1.0, 1.0, 1), (1, 0, 0, 1.0, 1.0, 0)], gamma=0.5)
+        >>> mdp.replace(gamma=0.9).discounts
+        array([0. , 0.9])
+        """
+        gamma = fields.get("gamma", self.gamma)
+        if gamma != self.gamma and self.discounts is not None and "discounts" not in fields:
+            fields["discounts"] = self._discounts_at(gamma)
         return replace(self, **fields)
+
+    def _discounts_at(self, gamma: float) -> FloatArray:
+        """[nnz] the discounts under another gamma, where they are 0 (it ends) or gamma (it does not)."""
+        ended = self.discounts == 0
+        own = ~ended & (self.discounts != self.gamma)
+        if own.any() or self.gamma == 0:
+            reason = (
+                f"discounts[{int(np.argmax(own))}] is {self.discounts[np.argmax(own)]}, neither 0 nor gamma"
+                if own.any()
+                else "at gamma 0 they do not tell which transitions end"
+            )
+            raise MDPError(
+                f"this model has a discount per transition, which replaces gamma, so gamma={gamma} alone "
+                f"has no meaning for it: {reason}. Pass the discounts too, replace(gamma=..., "
+                "discounts=...), or discounts=None for one discount everywhere."
+            )
+        return np.where(ended, 0.0, gamma)
 
     def dense(self) -> tuple[Float[np.ndarray, "S A S"], Float[np.ndarray, "S A"], float]:
         """(P, R, gamma) as arrays; infeasible and terminal rows are zero in both.

@@ -9,6 +9,7 @@ Source: Zhao, Mathematical Foundations of RL, 2025, ch. 4; Bellman 1957; Howard 
 1978; MacQueen 1966; Porteus 1971.
 """
 
+import copy
 import math
 import time
 import warnings
@@ -42,6 +43,26 @@ ORDERS = {
     "topological": "topological",
     "priority": "prioritized",
 }
+
+
+OPTIONS = {
+    "auto": ("patience", "inner", "alpha", "krylov"),
+    "anderson": ("window",),
+    "gauss-seidel": ("inner", "omega"),
+    "backward": ("inner",),
+    "random-order": ("seed",),
+    "topological": ("limit",),
+    "truncated": ("num_sweeps",),
+    "policy-iteration": ("evaluation", "switch"),
+    "inexact": ("alpha", "krylov"),
+}
+COUNTS = {
+    "num_sweeps": 1,
+    "inner": 0,
+    "window": 1,
+    "limit": 1,
+    "seed": 0,
+}  # option -> its least value
 
 
 class Planner:
@@ -82,7 +103,7 @@ class Planner:
                 f"method '{method}' does not work on {type(mdp).__name__}: {mdp.advice} "
                 f"Methods that do: {', '.join(sorted(mdp.methods))}."
             )
-        _check(tol=tol, max_iter=max_iter, tol_kind=tol_kind, **options)
+        _check(method=method, tol=tol, max_iter=max_iter, tol_kind=tol_kind, **options)
         require_discount(mdp, f"'{method}'")
         if mdp.mass[1] >= 1.0:
             shifts(mdp, 0.0, 0.0, 0.0)  # explains why nothing can be proven
@@ -177,9 +198,12 @@ class Planner:
         live = ~self.mdp.terminal
         lower = np.where(live, work.swept + down, 0.0)
         upper = np.where(live, work.swept + up, 0.0)
+        if "proven" in work.memory:  # an earlier bracket that still holds
+            lower = np.maximum(lower, work.memory["proven"][0])
+            upper = np.minimum(upper, work.memory["proven"][1])
         return Solution(
             mdp=self.mdp,
-            values=(lower + upper) / 2,
+            values=lower + (upper - lower) / 2,
             lower=lower,
             upper=upper,
             policy=self.mdp.pair_actions(work.choice),
@@ -203,7 +227,7 @@ class Planner:
             "sweeps": work.sweeps,
             "residual": work.residual,
             "gap": work.gap,
-            "memory": dict(work.memory),
+            "memory": copy.deepcopy(work.memory),
             "shift": list(self.shift),
             "status": self.status,
             "note": self.note,
@@ -223,7 +247,7 @@ class Planner:
             setattr(work, name, np.array(state[name]))
         for name in ("iteration", "sweeps", "residual", "gap"):
             setattr(work, name, state[name])
-        work.memory = dict(state["memory"])
+        work.memory = copy.deepcopy(dict(state["memory"]))
         self.shift = tuple(state["shift"])
         self.status, self.note, self.seconds = state["status"], state["note"], state["seconds"]
         self.history = [
@@ -405,7 +429,7 @@ def truncated_policy_iteration(
 ) -> Solution:
     """Truncated (modified) policy iteration: ``num_sweeps`` applications of T_pi per improvement.
 
-    One is value iteration bit for bit, infinity is policy iteration; 20 is QuantEcon's default.
+    One is value iteration bit for bit, a large number is policy iteration; 20 is QuantEcon's default.
     Returns, Raises, Warns: as solve.
     Source: Puterman & Shin 1978; Zhao 2025, alg. 4.3.
     Oracle: as solve.  Cost: num_sweeps passes over the policy's rows per iteration.
@@ -463,21 +487,26 @@ def _run(planning: Planner) -> Solution:
     return solution
 
 
-def _check(*, tol: float, max_iter: int | None, tol_kind: str, **options: Any) -> None:
+def _check(*, method: str, tol: float, max_iter: int | None, tol_kind: str, **options: Any) -> None:
     if not (tol > 0 and math.isfinite(tol)):
         raise InputError(f"tol must be a finite number > 0, got {tol}. 1e-8 is usual.")
     if tol_kind not in ("value", "policy"):
         raise InputError(f"tol_kind must be 'value' or 'policy', got {tol_kind!r}.")
-    for name, value in (("max_iter", max_iter), ("num_sweeps", options.get("num_sweeps"))):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}.")
-    known = {
-        "num_sweeps", "evaluation", "switch", "alpha", "krylov", "omega", "inner", "seed", "window",
-        "limit", "patience",
-    }  # fmt: skip
+    known = OPTIONS.get(method, ())
     for name in options:
         if name not in known:
-            raise InputError(f"unknown option '{name}'. {nearest(name, known)}")
+            takes = f"takes {', '.join(known)}" if known else "takes none"
+            raise InputError(
+                f"method '{method}' has no option '{name}'; it {takes}. {nearest(name, known) if known else ''}".rstrip()
+            )
+    counts = {"max_iter": max_iter} | {k: options.get(k) for k in COUNTS}
+    for name, value in counts.items():
+        if value is not None and (value != int(value) if math.isfinite(value) else True):
+            raise InputError(f"{name} must be a whole number, got {value}.")
+        if value is not None and value < COUNTS.get(name, 1):
+            raise InputError(f"{name} must be at least {COUNTS.get(name, 1)}, got {value}.")
+    if options.get("krylov", "gmres") not in ("gmres", "bicgstab"):
+        raise InputError(f"krylov must be 'gmres' or 'bicgstab', got {options['krylov']!r}.")
     if options.get("evaluation", "auto") not in EVALUATIONS:
         raise InputError(
             f"evaluation must be one of {', '.join(EVALUATIONS)}, got {options['evaluation']!r}."

@@ -20,7 +20,7 @@ from scipy.optimize import linprog
 from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import NoSolutionError
 from dodona.mdp import kernels
-from dodona.mdp.backward import backward_order, backward_sweeps
+from dodona.mdp.backward import backward_orders, backward_sweeps
 from dodona.mdp.certificate import floor, shifts
 from dodona.mdp.evaluation import evaluate
 from dodona.mdp.model import MDP
@@ -120,8 +120,9 @@ def red_black(work: Work) -> FloatArray:
     if labels is not None and labels.grid is not None and labels.grid[0] * labels.grid[1] == S:
         colours = np.add(*np.divmod(np.arange(S), labels.grid[1])) % 2
     half, out = np.empty(S), np.empty(S)
-    kernels.colour_sweep(colours, 0, *work.rows, work.swept, half)
-    kernels.colour_sweep(colours, 1, *work.rows, half, out)
+    with kernels.threads_for(len(work.mdp.indices)):
+        kernels.colour_sweep(colours, 0, *work.rows, work.swept, half)
+        kernels.colour_sweep(colours, 1, *work.rows, half, out)
     work.sweeps += 1
     return out
 
@@ -212,17 +213,22 @@ def inexact(work: Work, *, krylov: str = "gmres") -> FloatArray:
 def backward(work: Work) -> FloatArray:
     """Gauss-Seidel outwards from the ends: one improving sweep, then ``inner`` of its policy.
 
-    Starts from the lower bound that the last sweep proves, see backward.py.
+    Starts from the lower bound that the last sweep proves, see backward.py; that sweep's bracket is
+    kept, because the first ones from there are wider. Where rewards lie elsewhere than the ends,
+    the orders from both take turns.
     """
-    mdp, values = work.mdp, work.swept
-    if "backward" not in work.memory:
-        work.memory["backward"] = backward_order(mdp)
+    mdp, values, memory = work.mdp, work.swept, work.memory
+    if "orders" not in memory:
+        memory["orders"] = backward_orders(mdp)
         live = ~mdp.terminal
         change = (work.swept - work.values)[live]
-        down, _ = shifts(mdp, mdp.largest(work.swept) + work.residual, change.min(), change.max())
-        values = np.where(live, work.swept + down, 0.0)
+        size = mdp.largest(work.swept) + work.residual
+        down, up = shifts(mdp, size, float(change.min()), float(change.max()))
+        memory["proven"] = [np.where(live, work.swept + shift, 0.0) for shift in (down, up)]
+        values = memory["proven"][0].copy()
+    order = memory["orders"][work.iteration % len(memory["orders"])]
     work.sweeps += backward_sweeps(
-        mdp, work.memory["backward"], values, work.choice, evaluations=work.options.get("inner", 4)
+        mdp, order, values, work.choice, evaluations=work.options.get("inner", 4)
     )
     return values
 
@@ -254,11 +260,11 @@ def adaptive(work: Work) -> FloatArray:
 def _settle(work: Work, patience: float) -> tuple[FloatArray, bool]:
     """(values, whether the greedy policy mixes too slowly): policy sweeps to a small share of the gap.
 
-    The share is the tolerance once the policy stays, and a twentieth of the gap before: what the
+    The share is the tolerance once the policy stays, and a quarter of the gap before: what the
     next policy needs to know is not worth more.
     """
     mdp, tol = work.mdp, work.options["tol"]
-    goal = tol / 2 if not work.num_changed() else max(tol / 2, work.gap / 20)
+    goal = tol / 2 if not work.num_changed() else max(tol / 2, work.gap / 4)
     values, other = work.swept, np.empty_like(work.swept)
     widths = [work.gap]
     while True:

@@ -69,7 +69,8 @@ class Rows(ABC):
 
     def largest(self, values: FloatArray) -> float:
         """max |values| over all states."""
-        return float(np.abs(values).max(initial=0.0))
+        # two reads instead of one array of absolute values: fresh memory costs more than reading
+        return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
     @cached_property
     def ended(self) -> bool:
@@ -191,9 +192,10 @@ class CompressedModel(Compressed, Model):
     def pair_values(self, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "L"]:
         """r + W v of every feasible pair."""
         out = np.empty(len(self.actions))
-        kernels.pair_values(
-            self.indptr, self.indices, self.weights, self.rewards, self.scale, values, out
-        )
+        with kernels.threads_for(len(self.indices)):
+            kernels.pair_values(
+                self.indptr, self.indices, self.weights, self.rewards, self.scale, values, out
+            )
         return out
 
     def q_table(self, values) -> FloatArray:

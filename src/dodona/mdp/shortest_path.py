@@ -25,7 +25,7 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import policy_value
 from dodona.mdp.certificate import contraction
-from dodona.mdp.chain import Chain, flat_rows, never_ending, policy_chain
+from dodona.mdp.chain import Chain, flat_rows, never_ending, normalised, policy_chain
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
 from dodona.mdp.solution import Progress, Solution, all_pair_values
@@ -55,7 +55,9 @@ def shortest_path_value_iteration(mdp: MDP, *, tol: float = 1e-8, max_iter: int 
     if not tol > 0:
         raise InputError(f"tol must be > 0, got {tol}. 1e-8 is usual.")
     begun = time.perf_counter()
-    mdp = mdp if mdp.gamma == 1.0 or mdp.discounts is not None else mdp.replace(gamma=1.0)
+    mdp = normalised(
+        mdp if mdp.gamma == 1.0 or mdp.discounts is not None else mdp.replace(gamma=1.0)
+    )
     _require_some_end(mdp)
     actions = soonest_ending(mdp, mdp.action_mask)
     choice = np.full(mdp.num_states, -1, dtype=np.int64)
@@ -93,7 +95,7 @@ def shortest_path_value_iteration(mdp: MDP, *, tol: float = 1e-8, max_iter: int 
         warnings.warn(f"shortest path did not converge: {note}", RuntimeWarning, stacklevel=2)
     return Solution(
         mdp=mdp,
-        values=(lower.lower + upper) / 2 if proven else lower.values,
+        values=lower.lower + (upper - lower.lower) / 2 if proven else lower.values,
         lower=lower.lower,
         upper=upper,
         policy=pair_actions(mdp, before),
@@ -274,7 +276,7 @@ def _upper_bound(
         return np.full_like(values, np.inf), False
     error = _rounding(mdp, size)
     delta = 2.0 * (float(np.max(np.abs(swept - values))) + spread + 2 * error)
-    while delta * float(weight.max()) <= max(tol, 1e-6 * (1.0 + size)):
+    while delta * float(weight.max()) <= max(tol, 1.0 + size):  # wider than the values says nothing
         upper = np.where(live, values + delta * weight, 0.0)
         level = np.full(mdp.num_states, -np.inf)
         np.maximum.at(level, cycles, upper)  # states of one component share one value

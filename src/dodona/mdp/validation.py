@@ -6,6 +6,7 @@ arrays mean is in model.py, what dense input must look like in formats/dense.py.
 Source: Puterman 1994, sec. 2.1; the mistakes: tests/mdp/test_bad_models.py.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,12 @@ from dodona.mdp.kernels import first_bad_row
 
 if TYPE_CHECKING:
     from dodona.mdp.model import MDP
+
+LAYOUT_HINT = " Did you pass P[a, s, s'] as P[s, a, s']? Then say layout='ass'."
+UNSORTED = (
+    "pairs must be sorted by (state, action) and unique. Sort them with "
+    "np.lexsort((pair_action, pair_state)) and merge repeated ones."
+)
 
 
 def set_dtypes(mdp: "MDP") -> None:
@@ -36,14 +43,31 @@ def set_dtypes(mdp: "MDP") -> None:
     else:
         object.__setattr__(mdp, "probs", np.ascontiguousarray(probs))
     for name, dtype in fixed.items():
-        array = np.asarray(getattr(mdp, name))
+        array = np.atleast_1d(np.asarray(getattr(mdp, name)))
         if array.dtype.kind not in "biuf":
             raise MDPError(
                 f"{name} has dtype {array.dtype}; real numbers are expected. "
                 "Convert it with .astype(float) after checking what it holds."
             )
-        object.__setattr__(mdp, name, np.ascontiguousarray(array, dtype=dtype))
+        object.__setattr__(mdp, name, cast_exactly(array, dtype, name))
     object.__setattr__(mdp, "gamma", float(mdp.gamma))
+
+
+def cast_exactly(array: np.ndarray, dtype: type, name: str) -> np.ndarray:
+    """The array as dtype, contiguous; MDPError where a number, state or flag would become another."""
+    with np.errstate(invalid="ignore"):  # NaN as an integer: found below
+        cast = np.ascontiguousarray(array, dtype=dtype)
+    if array.dtype == dtype or dtype is np.float64:
+        return cast
+    changed = cast != array
+    if changed.any():
+        where = tuple(np.argwhere(changed)[0].tolist())
+        raise MDPError(
+            f"{name}[{', '.join(map(str, where))}] is {array[where].item()!r} and would become "
+            f"{cast[where].item()!r}. Expected "
+            + ("True or False." if dtype is np.bool_ else f"whole numbers that {cast.dtype} holds.")
+        )
+    return cast
 
 
 def row_sum_tolerance(dtype: np.dtype, branching: int) -> float:
@@ -58,7 +82,10 @@ def validate(mdp: "MDP") -> None:
     if S < 1:
         raise MDPError("the model is empty: it has no state. At least one is needed.")
     sizes = {
+        "sa_indptr": S + 1,
+        "actions": L,
         "indptr": L + 1,
+        "indices": nnz,
         "rewards": L,
         "probs": nnz,
         "terminal": S,
@@ -85,6 +112,7 @@ def validate(mdp: "MDP") -> None:
     _validate_pairs(mdp)
     _validate_rows(mdp)
     _validate_start(mdp)
+    _validate_labels(mdp)
 
 
 def _validate_pairs(mdp: "MDP") -> None:
@@ -106,6 +134,16 @@ def _validate_pairs(mdp: "MDP") -> None:
         raise MDPError(
             f"action {mdp.actions.max()} is out of range: num_actions is {mdp.num_actions}."
         )
+    behind = mdp.actions[1:] <= mdp.actions[:-1]
+    first = mdp.sa_indptr[(mdp.sa_indptr > 0) & (mdp.sa_indptr < mdp.num_pairs)]
+    behind[first - 1] = False  # a new state begins with whatever action it has
+    if behind.any():
+        pair = int(np.argmax(behind)) + 1
+        s = int(np.searchsorted(mdp.sa_indptr, pair, side="right")) - 1
+        before, a = (int(x) for x in mdp.actions[pair - 1 : pair + 1])
+        raise MDPError(
+            f"state {s}: action {a} follows action {before}; {UNSORTED}", state=s, action=a
+        )
 
 
 def _validate_rows(mdp: "MDP") -> None:
@@ -123,8 +161,7 @@ def _validate_rows(mdp: "MDP") -> None:
             kind, got = 2, float(row[bad][0])
         text = {
             1: f"{where}: the probabilities sum to {got!r}, expected 1 within {tolerance:.1e} "
-            "(1e-9 sqrt(branching), 1e-6 sqrt(branching) for float32). "
-            "Did you pass P[a, s, s'] as P[s, a, s']? Then say layout='ass'.",
+            "(1e-9 sqrt(branching), 1e-6 sqrt(branching) for float32)." + LAYOUT_HINT,
             2: f"{where}: probability {got!r}; every probability must be in [0, 1] and finite.",
             3: f"{where}: successor {got:.0f} is out of range, states are 0..{mdp.num_states - 1}.",
             4: f"{where}: reward {got!r}; every reward must be finite. "
@@ -152,4 +189,21 @@ def _validate_start(mdp: "MDP") -> None:
         raise MDPError(
             f"start must be a distribution over states, got sum {float(mdp.start.sum())!r} and "
             f"minimum {float(mdp.start.min())!r}."
+        )
+
+
+def _validate_labels(mdp: "MDP") -> None:
+    labels = mdp.labels
+    if labels is None:
+        return
+    for name, size in (("states", mdp.num_states), ("actions", mdp.num_actions)):
+        given = getattr(labels, name)
+        if given is not None and len(given) != size:
+            raise ShapeError(
+                f"labels.{name} holds {len(given)} names, expected one for each of {size} {name}."
+            )
+    if labels.grid is not None and math.prod(labels.grid) != mdp.num_states:
+        raise ShapeError(
+            f"labels.grid is {labels.grid}, {math.prod(labels.grid)} cells; expected (rows, columns) "
+            f"with one cell for each of {mdp.num_states} states. Leave it out if the states are no grid."
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dodona.errors import InputError, ShapeError
+from dodona.errors import InputError, ShapeError, SupportError
 from dodona.mdp.bellman import action_values
 from dodona.mdp.certificate import contraction
 from dodona.mdp.model import MDP
@@ -50,6 +50,14 @@ def soft_optimality(
         reference = np.asarray(reference, dtype=np.float64)
         if reference.shape != (S, A):
             raise ShapeError(f"reference has shape {reference.shape}, expected [S, A] = {(S, A)}.")
+        idle = ~mdp.terminal & ~np.any((reference > 0) & mdp.action_mask, axis=1)
+        if idle.any():
+            s = int(np.argmax(idle))
+            raise SupportError(
+                f"reference takes no feasible action in state {s}: its row is {reference[s].tolist()}. "
+                "Give at least one of them a probability.",
+                state=s,
+            )
         with np.errstate(divide="ignore"):
             log_reference = np.where(mdp.action_mask, np.log(reference), -np.inf)
     ends = mdp.terminal[:, None]
@@ -149,13 +157,15 @@ class Sweep:
 def sweep_gamma(mdp: MDP, gammas: Sequence[float] | Float[np.ndarray, "K"]) -> Sweep:
     """Solve for every discount, each warm-started with the policy before; where does the policy change?
 
+    Discounts per transition that only mark ends are scaled along, as MDP.replace says.
+
     Args: gammas: increasing, in [0, 1).
-    Raises: InputError: not increasing, or outside [0, 1).
+    Raises: InputError: not increasing, or outside [0, 1).  MDPError: discounts of another kind.
     Source: Smallwood 1966 (regions of the discount).  Oracle: solve at each gamma.  Cost: about two
     policy evaluations a step.
     """
     gammas = np.asarray(gammas, dtype=np.float64)
-    if not (np.all(np.diff(gammas) > 0) and 0 <= gammas[0] and gammas[-1] < 1):
+    if not (gammas.size and np.all(np.diff(gammas) > 0) and 0 <= gammas[0] and gammas[-1] < 1):
         raise InputError(
             "gammas must increase within [0, 1), for instance np.linspace(0, 0.99, 200)."
         )

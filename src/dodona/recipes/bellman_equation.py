@@ -23,7 +23,7 @@ from dodona.figures.compose import panels
 from dodona.figures.curves import curves
 from dodona.figures.grid import grid_policy
 from dodona.figures.sparsity import sparsity
-from dodona.mdp import MDP, Planner, policy_action_values, policy_value, solve, worlds
+from dodona.mdp import MDP, Labels, Planner, policy_action_values, policy_value, solve, worlds
 
 # solver of the picture -> (planner, options). On a model with one action per state every planner
 # only evaluates, so the planners' proof and state serve here too.
@@ -127,8 +127,9 @@ def one_policy(mdp: MDP, policy: np.ndarray) -> MDP:
     P, R, gamma = mdp.dense()
     chain_P = np.einsum("sa,sat->st", policy, P)
     chain_r = np.einsum("sa,sa->s", policy, R)
+    labels = Labels(grid=mdp.labels.grid)
     return MDP.from_dense(
-        chain_P[:, None, :], chain_r[:, None], gamma=gamma, layout="sas", labels=mdp.labels
+        chain_P[:, None, :], chain_r[:, None], gamma=gamma, layout="sas", labels=labels
     )
 
 

@@ -74,8 +74,8 @@ class Config:
             raise ConfigError(f"planners must be among {', '.join(PLANNERS)}, got {unknown}.")
         if self.num_gammas < 0:
             raise ConfigError(f"num_gammas must be >= 0, got {self.num_gammas}. 12 is usual.")
-        if not self.tol > 0:
-            raise ConfigError(f"tol must be > 0, got {self.tol}. 1e-6 is usual.")
+        if not (self.tol > 0 and math.isfinite(self.tol)):
+            raise ConfigError(f"tol must be > 0 and finite, got {self.tol}. 1e-6 is usual.")
         if self.gamma is not None and not 0 <= self.gamma < 1:
             raise ConfigError(f"gamma must be in [0, 1), got {self.gamma}. 0.99 is usual.")
 
@@ -233,7 +233,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     for event in events:
         picture = event.data.get("picture")
         if picture and event.kind == "update":
-            problem = event.data["arm"].split(" | ")[0]
+            problem = event.data["arm"].rpartition(" | ")[0]
             out[f"{problem}-values"] = numbers_in_corners(
                 pictures.value_map(
                     picture,
@@ -283,7 +283,7 @@ def _by_problem(events: Sequence[Event]) -> dict[str, dict[str, list[Event]]]:
     """Problem -> planner -> its events."""
     out: dict[str, dict[str, list[Event]]] = {}
     for arm, run in _arms(events).items():
-        problem, planner = arm.split(" | ")
+        problem, _, planner = arm.rpartition(" | ")  # a file name may hold the sign
         out.setdefault(problem, {})[planner] = run
     return out
 

@@ -51,7 +51,7 @@ def mdp_from_function(
     table: list[tuple] = []
     for s in np.flatnonzero(~ends).tolist():
         for a in range(num_actions):
-            table += _outcomes(step(s, a), s, a, num_states)
+            table += outcomes(step(s, a), s, a, num_states)
     if not table and not ends.all():
         raise MDPError(
             "step gave no outcome for any state and action. Expected an iterable of "
@@ -185,30 +185,35 @@ def mdp_from_transitions(
     )
 
 
-# ---------------------------------------------------------------------- private
-def _only_ends(
-    state: np.ndarray, successor: np.ndarray, reward: np.ndarray, ended: np.ndarray, num_states: int
-) -> np.ndarray:
-    """[S] True where only terminated transitions lead, and from where none leads on or pays."""
-    busy = np.bincount(state[(successor != state) | (reward != 0)], minlength=num_states) > 0
-    into_end = np.bincount(successor[ended], minlength=num_states) > 0
-    live = ~ended & (successor != state)
-    return into_end & ~(np.bincount(successor[live], minlength=num_states) > 0) & ~busy
+def outcomes(
+    result: Iterable | None,
+    s: int,
+    a: int,
+    num_states: int,
+    *,
+    source: str = "step gave",
+    needs_end: bool = False,
+) -> list[tuple]:
+    """(s, a, next state, probability, reward, terminated) of each outcome of s and a that can happen.
 
-
-def _outcomes(result: Iterable | None, s: int, a: int, num_states: int) -> list[tuple]:
-    """(s, a, next state, probability, reward, terminated) of each outcome that can happen."""
+    Args:
+        result: (probability, next state, reward[, terminated]) each; None = nothing.
+        source: who says so, for the message.  needs_end: ``terminated`` may not be left out.
+    Raises: MDPError: an outcome of another form, or a next state out of range.
+    Source: the rows of Gymnasium's env.P.  Oracle: MDP.from_dense.  Cost: O(outcomes).
+    """
     rows = []
     for outcome in () if result is None else result:
         try:
             p, s2, r, *ended = outcome
             row = (s, a, int(s2), float(p), float(r), bool(ended[0]) if ended else False)
-            if len(ended) > 1 or row[2] != s2:
+            if len(ended) > 1 or (needs_end and not ended) or row[2] != s2:
                 raise ValueError
         except (TypeError, ValueError):
+            form = "reward, terminated)" if needs_end else "reward) or the same with terminated"
             raise MDPError(
-                f"state {s}, action {a}: step gave the outcome {outcome!r}, expected (probability, next "
-                "state, reward) or the same with terminated, the next state an integer.",
+                f"state {s}, action {a}: {source} the outcome {outcome!r}, expected (probability, next "
+                f"state, {form}, the next state an integer.",
                 state=s,
                 action=a,
             ) from None
@@ -221,6 +226,17 @@ def _outcomes(result: Iterable | None, s: int, a: int, num_states: int) -> list[
         rows.append(row)
     # a row of nothing but zeros is kept: the validation says that it sums to 0
     return [row for row in rows if row[3] != 0.0] or rows[:1]
+
+
+# ---------------------------------------------------------------------- private
+def _only_ends(
+    state: np.ndarray, successor: np.ndarray, reward: np.ndarray, ended: np.ndarray, num_states: int
+) -> np.ndarray:
+    """[S] True where only terminated transitions lead, and from where none leads on or pays."""
+    busy = np.bincount(state[(successor != state) | (reward != 0)], minlength=num_states) > 0
+    into_end = np.bincount(successor[ended], minlength=num_states) > 0
+    live = ~ended & (successor != state)
+    return into_end & ~(np.bincount(successor[live], minlength=num_states) > 0) & ~busy
 
 
 def _columns(batch: Any) -> tuple[np.ndarray, ...]:

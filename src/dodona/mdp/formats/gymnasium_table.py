@@ -7,11 +7,13 @@ discount themselves: 0 where they terminate.
 Source: Gymnasium toy_text (Farama Foundation), environments' source.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dodona.errors import InputError, nearest
+from dodona.errors import InputError, MDPError, ShapeError, nearest
+from dodona.mdp.formats.builders import mdp_from_transitions, outcomes
 from dodona.mdp.model import MDP, Labels
 
 ACTIONS = {
@@ -28,13 +30,18 @@ def mdp_from_gymnasium(env: Any, *, gamma: float) -> MDP:
         env: gymnasium.Env with a table ``unwrapped.P``, or an id such as "FrozenLake8x8-v1".
         gamma: discount in [0, 1].
     Raises:
-        InputError: unknown id (nearest names), or no table (what is missing is named).
-        MDPError: rows of the table that are no distribution.
+        InputError: unknown id (nearest names), no table or an empty one (what is missing is named).
+        MDPError: outcomes of another form, successors out of range, rows that are no distribution.
+        ShapeError: a start distribution over other states.
     Source: see the module.
     Oracle: a dense solve of the same table, Monte Carlo in the environment.  Cost: O(nnz).
     """
-    opened = isinstance(env, str)
-    env = open_environment(env) if opened else env
+    if isinstance(env, str):
+        env = open_environment(env)
+        try:
+            return mdp_from_gymnasium(env, gamma=gamma)
+        finally:
+            env.close()
     base = env.unwrapped
     table = getattr(base, "P", None)
     if table is None:
@@ -43,39 +50,17 @@ def mdp_from_gymnasium(env: Any, *, gamma: float) -> MDP:
             f"{name} has no table env.unwrapped.P, so it is not a finite MDP that can be read. "
             "Tabular ones are FrozenLake, Taxi, CliffWalking; for others use MDP.from_function."
         )
-    S = len(table)
-    state, action, successor, prob, reward, ended = [], [], [], [], [], []
-    for s in range(S):
-        for a in sorted(table[s]):
-            for p, s2, r, done in table[s][a]:
-                if p > 0:
-                    state.append(s)
-                    action.append(a)
-                    successor.append(int(s2))
-                    prob.append(float(p))
-                    reward.append(float(r))
-                    ended.append(bool(done))
-    columns = (np.array(x) for x in (state, action, successor, prob, reward, ended))
-    state, action, successor, prob, reward, ended = columns
-    start = getattr(base, "initial_state_distrib", None)
-    if start is None:
-        start = np.eye(S)[int(env.reset(seed=0)[0])]
-    start = np.asarray(start, dtype=np.float64)
-    fields = _fields(S, state, action, successor, prob, reward, ended, start > 0)
-    mixed = fields.pop("ended")
-    discounts = None if mixed is None else np.where(mixed, 0.0, gamma)
-    mdp = MDP.from_pairs(
-        **fields,
-        num_states=S,
-        gamma=gamma,
-        discounts=discounts,
-        start=start,
+    state, action, successor, prob, reward, ended = _columns(table)
+    start = _start(env, len(table))
+    return mdp_from_transitions(
+        state, action, successor, prob, reward, ended,
+        num_states=len(table),
         num_actions=int(base.action_space.n),
-        labels=_labels(base, S),
-    )
-    if opened:
-        env.close()
-    return mdp
+        gamma=gamma,
+        terminal=_terminal(state, successor, ended, start),
+        start=start,
+        labels=_labels(base, len(table)),
+    )  # fmt: skip
 
 
 def open_environment(env_id: str) -> Any:
@@ -98,30 +83,52 @@ def open_environment(env_id: str) -> Any:
         ) from None
 
 
-def _fields(S, state, action, successor, prob, reward, ended, first_states) -> dict[str, Any]:
-    into_end = np.bincount(successor[ended], minlength=S) > 0
+def _columns(table: Any) -> tuple[np.ndarray, ...]:
+    """(state, action, successor, probability, reward, terminated) of every outcome, sorted."""
+    S, rows = len(table), []
+    if not S:
+        raise InputError("the table env.unwrapped.P is empty: it has no state. One is needed.")
+    for s in range(S):
+        try:
+            row = table[s]
+        except (KeyError, IndexError):
+            raise MDPError(
+                f"the table env.unwrapped.P has {S} states and no row of state {s}; expected the rows "
+                f"of 0..{S - 1}. Number its states so, or use MDP.from_function.",
+                state=s,
+            ) from None
+        for a in sorted(row) if isinstance(row, Mapping) else range(len(row)):
+            rows += outcomes(row[a], s, a, S, source="P holds", needs_end=True)
+    if not rows:
+        raise InputError("the table env.unwrapped.P is empty: no state has an outcome.")
+    kinds = (np.int64, np.int64, np.int64, float, float, bool)
+    return tuple(np.array([r[i] for r in rows], dtype=kind) for i, kind in enumerate(kinds))
+
+
+def _start(env: Any, S: int) -> np.ndarray:
+    """[S] distribution of the first state; where the environment holds none, its state under seed 0."""
+    start = getattr(env.unwrapped, "initial_state_distrib", None)
+    if start is None:
+        first = int(env.reset(seed=0)[0])
+        if not 0 <= first < S:
+            raise MDPError(f"reset gave state {first}, the states of P are 0..{S - 1}.")
+        return np.eye(S)[first]
+    start = np.asarray(start, dtype=np.float64)
+    if start.shape != (S,):
+        raise ShapeError(
+            f"initial_state_distrib has shape {start.shape}, expected [S] = ({S},) as P has states."
+        )
+    return start
+
+
+def _terminal(
+    state: np.ndarray, successor: np.ndarray, ended: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """[S] True where only terminated transitions lead, and nothing begins; what its row says is idle."""
+    into_end = np.bincount(successor[ended], minlength=len(start)) > 0
     outside = ~ended & (state != successor)
-    into_live = np.bincount(successor[outside], minlength=S) > 0
-    terminal = into_end & ~into_live & ~first_states
-    # a terminated transition into a state that also lives on needs its own discount
-    mixed = bool(np.any(ended & ~terminal[successor]))
-    keep = ~terminal[state]
-    state, action, successor = state[keep], action[keep], successor[keep]
-    prob, reward, ended = prob[keep], reward[keep], ended[keep]
-    new = np.concatenate([[True], (np.diff(state) != 0) | (np.diff(action) != 0)])
-    first = np.flatnonzero(new)
-    pair = np.cumsum(new) - 1
-    return {
-        "pair_state": state[first],
-        "pair_action": action[first],
-        "indptr": np.concatenate([first, [len(state)]]),
-        "indices": successor,
-        "probs": prob,
-        "rewards": np.bincount(pair, weights=prob * reward),
-        "transition_rewards": reward,
-        "terminal": terminal,
-        "ended": ended if mixed else None,
-    }
+    into_live = np.bincount(successor[outside], minlength=len(start)) > 0
+    return into_end & ~into_live & ~(start > 0)
 
 
 def _labels(base: Any, S: int) -> Labels:

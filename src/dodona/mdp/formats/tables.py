@@ -1,28 +1,37 @@
-"""A user's own model in, the answer out: CSV, Parquet, NPZ and Python files.
+"""A user's own model in, the answer out: CSV, Parquet and Python files.
 
 A table has the columns state, action, next_state, probability, reward and optionally terminated.
-States and actions are numbers or any text; rows with one (state, action, next_state) add up; pairs
-that do not occur are infeasible; states without a row of their own are terminal.
+Rows with one (state, action, next_state) add up; pairs that do not occur are infeasible; states
+without a row of their own are terminal. States that are named exactly 0..S-1 have these numbers;
+any other names are labels: whole numbers with gaps, numbered by size, or text (leading zeros
+included), numbered as it first occurs. Actions likewise.
 
-Not here: other libraries' formats (matrices.py, builders.py).
+Not here: NumPy archives (npz.py), other libraries' formats (matrices.py, gymnasium_table.py).
+Source: RFC 4180 (CSV); the columns are ours.
 """
 
 import csv
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dodona.errors import DataError, InputError, MissingDependencyError
-from dodona.mdp.formats.dense import terminal_mask
+from dodona.errors import DataError, InputError, MDPError, MissingDependencyError
+from dodona.mdp.formats.npz import mdp_from_npz
 from dodona.mdp.model import MDP, Labels
 from dodona.mdp.rows import Model
+from dodona.mdp.validation import LAYOUT_HINT
 
 COLUMNS = ("state", "action", "next_state", "probability", "reward")
-TRUE = {"1", "true", "yes", "True", "TRUE"}
+TRUE = frozenset(("1", "1.0", "true", "yes", "t", "y"))
+FALSE = frozenset(("0", "0.0", "false", "no", "f", "n", ""))
+# pandas writes a column of integers with a gap in it as floats; 007 is a name
+WHOLE = re.compile(r"(0|[1-9][0-9]*)(\.0+)?")
+Row = tuple[str, str, str, float, float, bool]
 
 
 def mdp_from_table(path: Any, *, gamma: float | None = None) -> MDP:
@@ -30,74 +39,29 @@ def mdp_from_table(path: Any, *, gamma: float | None = None) -> MDP:
 
     Args:
         path: a file, or rows of (state, action, next_state, probability, reward[, terminated]).
-        gamma: discount; needed, a table holds none.
+            Names are text or numbers, 1.0 is 1; terminated is 1/0, true/false, yes/no, t/f or y/n in
+            any case, and empty means that it goes on.
+        gamma: discount in [0, 1]; needed, a table holds none.
     Raises:
         DataError: the file and line of the first row that can not be read.
-        MDPError: rows that are no distribution (state and action are numbered as they first occur).
+        MDPError: rows that are no distribution; state and action by name and number.
         InputError: no gamma.  MissingDependencyError: Parquet without the extra "parquet".
+    Source: see the module.  Oracle: MDP.from_dense on the same numbers.  Cost: O(rows log rows).
+
+    >>> mdp = mdp_from_table([("shut", "wait", "open", 1, 0), ("open", "sell", "gone", 1, 5)], gamma=0.9)
+    >>> mdp.labels.states, mdp.terminal.tolist()
+    (('shut', 'open', 'gone'), [False, False, True])
     """
     if gamma is None:
         raise InputError("a table holds no discount: pass gamma, for instance gamma=0.95.")
     if isinstance(path, (str, os.PathLike)):
         rows, where = _read(Path(path)), str(path)
     else:
-        rows, where = [_mapping(row) for row in path], "rows"
+        rows, where = _given(path), "rows"
     if not rows:
         raise DataError(f"{where} holds no transition. Expected columns: {', '.join(COLUMNS)}.")
-    parsed = [_parse(row, number, where) for number, row in enumerate(rows, start=1)]
-    states = _numbering([x for p in parsed for x in (p[0], p[2])])
-    actions = _numbering([p[1] for p in parsed])
-    return _assemble(parsed, states, actions, gamma)
-
-
-def mdp_from_npz(path: str | os.PathLike, *, gamma: float | None = None) -> MDP:
-    """An MDP from .npz: P [S, A, S], or data, indices, indptr, num_actions (rows s * A + a), and R.
-
-    Optional keys: gamma, terminal, start. gamma= wins over the file's.
-    Raises: DataError: a missing key or an unreadable file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = dict(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can not be read as .npz without pickles: {error}.") from None
-    if gamma is None and "gamma" in data:
-        gamma = float(data["gamma"])
-    if gamma is None:
-        raise InputError(f"{path} has no key 'gamma': pass gamma, for instance gamma=0.95.")
-    missing = {"R"} - set(data)
-    if "P" not in data:
-        missing |= {"data", "indices", "indptr", "num_actions"} - set(data)
-    if missing:
-        raise DataError(
-            f"{path} lacks {', '.join(sorted(missing))}. Expected P and R, or data, indices, "
-            f"indptr, num_actions and R; got {', '.join(sorted(data))}."
-        )
-    start = data.get("start")
-    if "P" in data:
-        return MDP.from_dense(
-            data["P"], data["R"], gamma=gamma, layout="sas", terminal=data.get("terminal"), start=start
-        )  # fmt: skip
-    A = int(data["num_actions"])
-    L = len(data["indptr"]) - 1
-    terminal = terminal_mask(data.get("terminal"), L // A)
-    counts = np.diff(data["indptr"])
-    keep = (counts > 0) & ~np.repeat(terminal, A)
-    entries = np.repeat(keep, counts)
-    pair = np.flatnonzero(keep)
-    return MDP.from_pairs(
-        pair_state=pair // A,
-        pair_action=pair % A,
-        indptr=np.concatenate([[0], np.cumsum(counts[keep])]),
-        indices=data["indices"][entries],
-        probs=data["data"][entries],
-        rewards=np.asarray(data["R"], dtype=np.float64).reshape(-1)[pair],
-        num_states=L // A,
-        gamma=gamma,
-        terminal=terminal,
-        start=start,
-        num_actions=A,
-    )
+    parsed = [_parse(row, line) for line, row in rows]
+    return _assemble(parsed, gamma)
 
 
 def mdp_from_file(path: str | os.PathLike, *, gamma: float | None = None) -> MDP:
@@ -184,24 +148,76 @@ def _write(path: Path, columns: Mapping[str, list[Any]]) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def _read(path: Path) -> list[Mapping[str, Any]]:
-    if path.suffix == ".parquet":
-        table = _pyarrow().parquet.read_table(path)
-        rows, names = table.to_pylist(), table.column_names
-    else:
-        try:
-            with open(path, newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                rows, names = list(reader), reader.fieldnames or []
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path} can not be read as CSV: {error}.") from None
+def _given(rows: Iterable) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where it stands, row) for each row in memory."""
+    named = []
+    for number, row in enumerate(rows, start=1):
+        line = f"rows, row {number}"
+        if not isinstance(row, Mapping):
+            if isinstance(row, str) or not isinstance(row, Iterable):
+                raise DataError(
+                    f"{line} is {row!r}, expected ({', '.join(COLUMNS)}[, terminated])."
+                )
+            row = _by_column(tuple(row), (*COLUMNS, "terminated"), line, optional=1)
+        named.append((line, row))
+    return named
+
+
+def _read(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where it stands, row) for each row of a file."""
+    rows, names = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     missing = [c for c in COLUMNS if c not in names]
-    if missing:
+    if not missing:
+        return rows
+    text = (
+        f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(names)}. "
+        f"Expected: {', '.join(COLUMNS)} and optionally terminated."
+    )
+    if len(names) == 1:
+        for mark, name in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")):
+            if mark in names[0]:
+                text += f" Its columns are separated by {name}; write it with commas."
+    raise DataError(text)
+
+
+def _read_csv(path: Path) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark in front, which is no part of the first name
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            names = [name.strip() for name in next(reader, [])]
+            # blank lines count as lines and are no rows
+            lines = [(f"{path}, line {reader.line_num}", tuple(row)) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} can not be read as CSV: {error}.") from None
+    twice = [c for c in COLUMNS if names.count(c) > 1]
+    if twice:
+        raise DataError(f"{path} has the column {twice[0]} twice; keep the one that is meant.")
+    if set(COLUMNS) - set(names):
+        return [], names  # said by the caller; cut into wrong fields, no line would make sense
+    return [(line, _by_column(row, names, line)) for line, row in lines], names
+
+
+def _read_parquet(path: Path) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    pyarrow = _pyarrow()
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} can not be read as Parquet: {error}.") from None
+    rows = [(f"{path}, row {i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
+    return rows, table.column_names
+
+
+def _by_column(
+    fields: tuple, names: Sequence[str], line: str, *, optional: int = 0
+) -> dict[str, Any]:
+    """Column -> field; DataError where a row has fewer or more fields than there are columns."""
+    if not len(names) - optional <= len(fields) <= len(names):
         raise DataError(
-            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(names)}. "
-            f"Expected: {', '.join(COLUMNS)} and optionally terminated."
+            f"{line} has {len(fields)} fields, expected {len(names)} ({', '.join(names)}). "
+            f"A decimal comma, or an unquoted one in a name? Row: {fields}."
         )
-    return rows
+    return dict(zip(names, fields, strict=False))
 
 
 def _pyarrow() -> Any:
@@ -215,41 +231,55 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _mapping(row: Any) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return row
-    return dict(zip((*COLUMNS, "terminated"), row, strict=False))
-
-
-def _parse(
-    row: Mapping[str, Any], number: int, where: str
-) -> tuple[str, str, str, float, float, bool]:
-    line = f"{where}, row {number}" if where == "rows" else f"{where}, line {number + 1}"
+def _parse(row: Mapping[str, Any], line: str) -> Row:
     try:
         probability, reward = float(row["probability"]), float(row["reward"])
-        names = tuple(str(row[c]).strip() for c in COLUMNS[:3])
+        names = tuple(_text(row[c]) for c in COLUMNS[:3])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{line} can not be read: {error}. Row: {dict(row)}.") from None
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{line} can not be read: {what}. Row: {dict(row)}.") from None
+    if "" in names:
+        column = COLUMNS[names.index("")]
+        raise DataError(f"{line}: {column} is empty; a name or a number is expected.")
     if not 0 <= probability <= 1 or not np.isfinite(reward):
         raise DataError(
             f"{line}: probability {probability!r} and reward {reward!r}; a probability in [0, 1] and a "
             "finite reward are expected."
         )
-    return (*names, probability, reward, str(row.get("terminated", "")).strip() in TRUE)
+    word = _text(row.get("terminated")).lower()
+    if word not in TRUE | FALSE:
+        raise DataError(
+            f"{line}: terminated is {row['terminated']!r}; expected 1 or 0, true or false, yes or no."
+        )
+    return (*names, probability, reward, word in TRUE)
 
 
-def _numbering(names: Iterable[str]) -> dict[str, int]:
-    """Name -> number: the numbers themselves where names are 0..n-1, else in order of occurrence."""
-    unique = dict.fromkeys(names)
-    if all(n.isdigit() and str(int(n)) == n for n in unique):
-        return {str(i): i for i in range(max(int(n) for n in unique) + 1)}
-    return {n: i for i, n in enumerate(unique)}
+def _text(field: Any) -> str:
+    """A field without blanks around it; empty for what Parquet and pandas hold where nothing stood."""
+    if field is None or (isinstance(field, float | np.floating) and np.isnan(field)):
+        return ""
+    return str(field).strip()
 
 
-def _assemble(
-    parsed: list[tuple], states: dict[str, int], actions: dict[str, int], gamma: float
-) -> MDP:
-    S = len(states)
+def _numbering(names: Iterable[str]) -> tuple[dict[str, int], tuple[str, ...] | None]:
+    """(name -> number, labels): the numbers themselves where the names are 0..n-1, without labels."""
+    whole = {name: WHOLE.fullmatch(name) for name in names}
+    plain = {name: match[1] if match else name for name, match in whole.items()}
+    if not all(whole.values()):  # 1.0 beside 1.1 or "closed" is a name
+        plain = {name: name for name in whole}
+    labels = tuple(dict.fromkeys(plain.values()))
+    if all(whole.values()):
+        # by size, compared as text: an id of a thousand digits is no number to compute with
+        labels = tuple(sorted(labels, key=lambda digits: (len(digits), digits)))
+    number = {label: i for i, label in enumerate(labels)}
+    counted = all(label == str(i) for i, label in enumerate(labels))
+    return {name: number[label] for name, label in plain.items()}, None if counted else labels
+
+
+def _assemble(parsed: list[Row], gamma: float) -> MDP:
+    states, state_names = _numbering(x for p in parsed for x in (p[0], p[2]))
+    actions, action_names = _numbering(p[1] for p in parsed)
+    S, A = len(set(states.values())), len(set(actions.values()))
     state = np.array([states[p[0]] for p in parsed])
     action = np.array([actions[p[1]] for p in parsed])
     successor = np.array([states[p[2]] for p in parsed])
@@ -267,21 +297,37 @@ def _assemble(
     terminal[state] = False
     first = np.flatnonzero(np.diff(state, prepend=-1) | np.diff(action, prepend=-1))
     mixed = bool(np.any(ended & ~terminal[successor]))
-    text = tuple(states)
-    numbered = all(n.isdigit() for n in (*text, *actions))
-    labels = None if numbered else Labels(states=text, actions=tuple(actions))
-    return MDP.from_pairs(
-        pair_state=state[first],
-        pair_action=action[first],
-        indptr=np.concatenate([first, [len(state)]]),
-        indices=successor,
-        probs=total,
-        rewards=np.add.reduceat(paid, first),
-        transition_rewards=np.divide(paid, total, out=np.zeros_like(paid), where=total > 0),
-        num_states=S,
-        gamma=gamma,
-        terminal=terminal,
-        discounts=np.where(ended, 0.0, gamma) if mixed else None,
-        labels=labels,
-        num_actions=len(actions),
-    )
+    labels = None
+    if state_names or action_names:
+        labels = Labels(states=state_names, actions=action_names)
+    try:
+        return MDP.from_pairs(
+            pair_state=state[first],
+            pair_action=action[first],
+            indptr=np.concatenate([first, [len(state)]]),
+            indices=successor,
+            probs=total,
+            rewards=np.add.reduceat(paid, first),
+            transition_rewards=np.divide(paid, total, out=np.zeros_like(paid), where=total > 0),
+            num_states=S,
+            gamma=gamma,
+            terminal=terminal,
+            discounts=np.where(ended, 0.0, gamma) if mixed else None,
+            labels=labels,
+            num_actions=A,
+        )
+    except MDPError as error:
+        raise _by_name(error, labels) from None
+
+
+def _by_name(error: MDPError, labels: Labels | None) -> MDPError:
+    """The error with the names of the table, and without advice that is for arrays."""
+    text = str(error).removesuffix(LAYOUT_HINT)
+    s, a = error.state, error.action
+    if labels is None or s is None or a is None:
+        return MDPError(text, state=s, action=a)
+    numbers = f"state {s}, action {a}"
+    state = labels.states[s] if labels.states else s
+    action = labels.actions[a] if labels.actions else a
+    named = f"state {state}, action {action} ({numbers})"
+    return MDPError(text.replace(numbers, named, 1), state=s, action=a)

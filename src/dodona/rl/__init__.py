@@ -1,0 +1,33 @@
+"""Learning by acting: from temporal differences to trust regions.
+
+    from dodona.rl import QLearning
+    learner = QLearning(mdp.num_states, mdp.num_actions, gamma=mdp.gamma)
+    history = learner.learn(mdp, num_steps=200_000, seed=0)
+
+Names are loaded when asked for: the tabular learners never wait for torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_ROOMS = {
+    "features": ("Aggregation", "Fourier", "OneHot", "Polynomial", "RBF", "Table", "TileCoding"),
+    "history": ("History",),
+    "linear": (
+        "FittedQ", "GradientMC", "GradientTD", "LSPI", "LSTD", "LSTDQ", "QLearningLinear",
+        "SarsaLinear", "TDLinear",
+    ),
+    "tabular_env": ("TabularEnv",),
+    "td": (
+        "DoubleQLearning", "ExpectedSarsa", "MonteCarlo", "NStepExpectedSarsa", "NStepSarsa", "NStepTD",
+        "QLearning", "Sarsa", "SarsaLambda", "TD0", "TDLambda", "WatkinsQLambda",
+    ),
+}  # fmt: skip
+_HOME = {name: file for file, names in _ROOMS.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dodona.rl' has no attribute {name!r}")
+    return getattr(import_module(f"dodona.rl.{_HOME[name]}"), name)
