@@ -77,7 +77,7 @@ def policy_value(
     for round_number in range(1, MAX_ROUNDS + 1):
         values, work = evaluate(chain, chain.choice, values, method=method, residual=target)
         low, high, size = _sweep(chain, values, swept)
-        lower, upper = prove(chain, values, swept, low, high)
+        lower, upper = prove(chain, values, swept.copy(), low, high)
         passes += work + 1
         gap = float(np.max(upper - lower, initial=0.0))
         residual = max(abs(low), abs(high)) if np.isfinite(low) else 0.0

@@ -85,7 +85,8 @@ def bracket(
     """[lower, upper] around the fixed point of the operator that made swept = f(values).
 
     Args:
-        values: v, any finite numbers, 0 on terminal states.  swept: f(v).
+        values: v, any finite numbers, 0 on terminal states.
+        swept: f(v); it is overwritten by the upper bound.
         low, high: min and max of f(v) - v over live states.
     Raises:
         MDPError: as shifts.  NonFiniteError: NaN or infinity in v or f(v), with the state.
@@ -100,9 +101,17 @@ def bracket(
             f"{float(swept[bad])!r}). Start from finite numbers; check rewards near 1e308."
         )
     down, up = shifts(mdp, mdp.largest(values), low, high)
-    lower, upper = swept + down, swept + up
+    lower, upper = swept + down, swept  # fresh memory costs as much as half a sweep
+    upper += up
     lower[mdp.terminal] = upper[mdp.terminal] = 0.0
     return lower, upper
+
+
+def widest(lower: Float[np.ndarray, "..."], upper: Float[np.ndarray, "..."]) -> float:
+    """max(upper - lower), a cache-sized piece at a time."""
+    lower, upper, step = lower.ravel(), upper.ravel(), 1 << 15
+    pieces = (slice(i, i + step) for i in range(0, len(lower), step))
+    return max((float(np.max(upper[p] - lower[p])) for p in pieces), default=0.0)
 
 
 def contraction(mdp: Rows, size: float) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from dodona.errors import InputError, MDPError, NonFiniteError, NoSolutionError
 from dodona.mdp.bellman import action_values, state_values
-from dodona.mdp.certificate import Certificate, bracket
+from dodona.mdp.certificate import Certificate, bracket, widest
 from dodona.mdp.model import MDP
 from dodona.mdp.rows import Model
 
@@ -83,7 +83,7 @@ def certify(mdp: Model, values: Float[np.ndarray, "S"]) -> Certificate:
     out = np.empty(mdp.num_states)
     choice, (low, high, _) = sweep(mdp, values, out)
     lower, upper = bracket(mdp, values, out, low, high)
-    gap = float(np.max(upper - lower, initial=0.0))
+    gap = widest(lower, upper)
     if not np.isfinite(gap):
         raise NonFiniteError(
             "the bracket around these values overflows float64, so it proves nothing. Scale the rewards "
