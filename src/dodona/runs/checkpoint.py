@@ -28,6 +28,10 @@ from dodona.runs.folder import RunFolder
 KEEP = 2
 
 
+class CheckpointWarning(RuntimeWarning):
+    """A damaged checkpoint was moved aside and an older one is used."""
+
+
 def save_checkpoint(folder: RunFolder, state: dict[str, Any], *, step: int) -> Path:
     """Write a checkpoint and keep the last two.
 
@@ -44,6 +48,8 @@ def save_checkpoint(folder: RunFolder, state: dict[str, Any], *, step: int) -> P
     try:
         arrays: dict[str, np.ndarray] = {}
         tree = json.dumps(_flatten(state, "", arrays)).encode()
+        for left in parent.glob("step-*.tmp-*"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         beside.mkdir()
         files = {"state.json": tree, "arrays.safetensors": save_arrays(arrays)}
         manifest = {
@@ -61,7 +67,7 @@ def save_checkpoint(folder: RunFolder, state: dict[str, Any], *, step: int) -> P
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(
-            f"checkpoint {final} could not be written: {error.strerror}. The one before stands. "
+            f"checkpoint {final} could not be written: {error.strerror or error}. The one before stands. "
             "Free some space or make the folder writable, then: dodona resume"
         ) from None
     for old in _complete(parent)[:-KEEP]:
@@ -73,7 +79,7 @@ def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
     """The newest checkpoint that verifies, or None where none was ever written.
 
     Raises: CheckpointError: there are checkpoints and all are damaged.
-    Warns: RuntimeWarning for each damaged one, with where it was moved.
+    Warns: CheckpointWarning for each damaged one, with where it was moved.
     """
     parent = folder.path / "checkpoints"
     damaged = 0
@@ -87,7 +93,7 @@ def load_checkpoint(folder: RunFolder) -> dict[str, Any] | None:
             warnings.warn(
                 f"checkpoint {path.name} is damaged ({error}); it was moved to {aside.name} and the "
                 "one before is used.",
-                RuntimeWarning,
+                CheckpointWarning,
                 stacklevel=2,
             )
     if damaged or any(parent.glob("*.corrupt-*")):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dodona.errors import DataError
 from dodona.runs.events import read_events
 from dodona.runs.folder import RunFolder, write_atomically
 
@@ -43,16 +44,17 @@ def write_report(folder: RunFolder, recipe: Any) -> Path:
     Args:
         recipe: the recipe module; its docstring's first line is the claim, its ``figures`` the pictures.
     Returns: the path of the report.
+    Raises: DataError: the run is not finished, or one of its files is damaged.
     """
-    events = read_events(folder)
-    result = folder.read("result.json")
+    result, events = _result(folder), read_events(folder)
     claim = (recipe.__doc__ or "").strip().splitlines()[0]
     rows = result["rows"]
     missed = sum(row["verdict"] != "pass" for row in rows)
     verdict = (
         "every expectation met" if not missed else f"{missed} of {len(rows)} expectations missed"
     )
-    config = folder.read("config.json")["config"]
+    settings = [[k, _show(v)] for k, v in folder.config.items()]
+    settings += [[f"{x['field']}: sha256 of {x['file']}", x["sha256"]] for x in folder.inputs]
     parts = [
         f"<h1>{html.escape(folder.recipe)}</h1><p class='claim'>{html.escape(claim)}</p>",
         f"<div class='verdict {'miss' if missed else 'pass'}'>{verdict}</div>",
@@ -63,9 +65,7 @@ def write_report(folder: RunFolder, recipe: Any) -> Path:
         figures_html(recipe.figures(events, folder.artifacts)),
         "<h2>Reproduce</h2>",
         f"<pre>{html.escape((folder.path / 'command.txt').read_text().strip())}</pre>",
-        details(
-            "Configuration", table(["field", "value"], [[k, _show(v)] for k, v in config.items()])
-        ),
+        details("Configuration", table(["field", "value"], settings)),
         details(
             "Environment",
             f"<pre>{html.escape(json.dumps(folder.read('environment.json'), indent=2))}</pre>",
@@ -79,9 +79,12 @@ def write_report(folder: RunFolder, recipe: Any) -> Path:
 
 
 def write_comparison(first: RunFolder, second: RunFolder) -> Path:
-    """Write comparison.html into the second run: differences of configuration and of results."""
-    configs = [f.read("config.json")["config"] for f in (first, second)]
-    results = [{r["name"]: r for r in f.read("result.json")["rows"]} for f in (first, second)]
+    """Write comparison.html into the second run: differences of configuration and of results.
+
+    Raises: DataError: a run is not finished, or one of its files is damaged.
+    """
+    configs = [f.config for f in (first, second)]
+    results = [{r["name"]: r for r in _result(f)["rows"]} for f in (first, second)]
     different = [
         [k, _show(configs[0].get(k, "-")), _show(configs[1].get(k, "-"))]
         for k in sorted({*configs[0], *configs[1]})
@@ -110,17 +113,16 @@ def write_comparison(first: RunFolder, second: RunFolder) -> Path:
 def figures_html(figures: Mapping[str, Any]) -> str:
     parts = []
     for name, figure in figures.items():
-        # "<" never stands in the script, so no text can end it
-        spec = figure.to_json().replace("<", "\\u003c")
+        spec, key = _in_script(figure.to_json()), _in_script(json.dumps(name))
         label = html.escape(name, quote=True)
         parts.append(
             f"<figure id='{label}' aria-label='{label}'></figure>"
-            f"<script>Plotly.newPlot({json.dumps(name)}, ...(f => [f.data, f.layout])({spec}), "
+            f"<script>Plotly.newPlot({key}, ...(f => [f.data, f.layout])({spec}), "
             "{responsive: true, displaylogo: false}).then(g => {const f = "
             f"{spec}.frames; if (f) Plotly.addFrames(g, f)}})</script>"
             if figure.frames
             else f"<figure id='{label}' aria-label='{label}'></figure>"
-            f"<script>(f => Plotly.newPlot({json.dumps(name)}, f.data, f.layout, "
+            f"<script>(f => Plotly.newPlot({key}, f.data, f.layout, "
             f"{{responsive: true, displaylogo: false}}))({spec})</script>"
         )
     return "\n".join(parts)
@@ -156,6 +158,27 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def details(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>{body}</details>"
+
+
+def _in_script(text: str) -> str:
+    """JSON without "<", so that no text in it can end the script it stands in."""
+    return text.replace("<", "\\u003c")
+
+
+def _result(folder: RunFolder) -> dict[str, Any]:
+    if not (folder.path / "result.json").exists():
+        raise DataError(
+            f"the run {folder.path} is not finished: it has no result.json. Finish it first: "
+            f"dodona resume {folder.path}"
+        )
+    result = folder.read("result.json")
+    missing = {"rows", "seconds", "seed"} - (set(result) if isinstance(result, dict) else set())
+    if missing:
+        raise DataError(
+            f"{folder.path / 'result.json'} is damaged: it has no {', '.join(sorted(missing))}. "
+            f"Write it again: dodona resume {folder.path}"
+        )
+    return result
 
 
 def _show(value: Any) -> str:
