@@ -134,7 +134,7 @@ class NonFiniteError(DodonaError, ArithmeticError, ValueError):
 
 
 class CheckpointError(DodonaError, OSError):
-    """A checkpoint that is damaged, missing, or belongs to another configuration."""
+    """A checkpoint that is damaged, missing, of another configuration, or of a run that is being written."""
 
 
 class MissingDependencyError(DodonaError, ImportError):
