@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import MDPError, ShapeError, SupportError
-from dodona.mdp.kernels import row_mass_extremes
+from dodona.mdp.kernels import row_mass_extremes, threads_for
 from dodona.mdp.model import MDP
 from dodona.mdp.rows import Compressed, Model
 
@@ -59,7 +59,8 @@ class Chain(Compressed):
             indptr = np.concatenate([[0], np.cumsum(lengths)])
         else:
             indptr = self.indptr
-        low, high = row_mass_extremes(indptr, self.indices, self.weights, self.terminal)
+        with threads_for(len(self.indices)):
+            low, high = row_mass_extremes(indptr, self.indices, self.weights, self.terminal)
         return self.scale * low, self.scale * high
 
     @cached_property

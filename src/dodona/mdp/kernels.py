@@ -247,18 +247,24 @@ def pair_values(indptr, indices, weights, rewards, scale, values, out):
         out[pair] = _pair_value(pair, indptr, indices, weights, rewards, scale, values)
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True, nogil=True)
 def row_mass_extremes(indptr, indices, weights, terminal):
     """Smallest and largest weight that a pair sends to non-terminal states; (0, 0) without pairs."""
-    low, high = np.inf, 0.0
-    for pair in range(len(indptr) - 1):
-        total = 0.0
-        for k in range(indptr[pair], indptr[pair + 1]):
-            if not terminal[indices[k]]:
-                total += weights[k]
-        low = min(low, total)
-        high = max(high, total)
-    return min(low, high), high
+    L = len(indptr) - 1
+    low = np.full(NUM_BLOCKS, np.inf)
+    high = np.zeros(NUM_BLOCKS)
+    for block in prange(NUM_BLOCKS):
+        least, most = np.inf, 0.0
+        for pair in range(block * L // NUM_BLOCKS, (block + 1) * L // NUM_BLOCKS):
+            total = 0.0
+            for k in range(np.uint64(indptr[pair]), np.uint64(indptr[pair + 1])):
+                if not terminal[np.uint32(indices[k])]:
+                    total += weights[k]
+            least = min(least, total)
+            most = max(most, total)
+        low[block] = least
+        high[block] = most
+    return min(low.min(), high.max()), high.max()
 
 
 @njit(cache=True)

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import MDPError
-from dodona.mdp.kernels import row_mass_extremes
+from dodona.mdp.kernels import row_mass_extremes, threads_for
 from dodona.mdp.rows import CompressedModel
 from dodona.mdp.validation import UNSORTED, cast_exactly, set_dtypes, validate
 
@@ -133,7 +133,8 @@ class MDP(CompressedModel):
         Both equal gamma in a continuing task with exact rows; they carry the true row sums of
         float32 models and the leak into terminal states, and so decide what a residual proves.
         """
-        low, high = row_mass_extremes(self.indptr, self.indices, self.weights, self.terminal)
+        with threads_for(len(self.indices)):
+            low, high = row_mass_extremes(self.indptr, self.indices, self.weights, self.terminal)
         return self.scale * low, self.scale * high
 
     @cached_property

@@ -141,10 +141,11 @@ class Planner:
         if work.iteration:
             proposal = PROPOSALS[self.method](work)
             # the two buffers trade places unless the proposal is a third array
-            work.values, work.swept = (
-                proposal,
-                (work.values if proposal is work.swept else work.swept),
-            )
+            if proposal is work.swept:
+                work.swept = work.values
+            else:
+                work.spare = [work.values, *work.spare][:2]
+            work.values = proposal
         np.copyto(work.last_choice, work.choice)
         keep = -1.0
         if self.method == "policy-iteration":
@@ -196,8 +197,8 @@ class Planner:
         work = self.work
         down, up = (0.0, 0.0) if self.mdp.ended else self.shift
         live = ~self.mdp.terminal
-        lower = np.where(live, work.swept + down, 0.0)
-        upper = np.where(live, work.swept + up, 0.0)
+        lower, upper = work.swept + down, work.swept + up
+        lower[~live] = upper[~live] = 0.0
         if "proven" in work.memory:  # an earlier bracket that still holds
             lower = np.maximum(lower, work.memory["proven"][0])
             upper = np.minimum(upper, work.memory["proven"][1])

@@ -33,7 +33,7 @@ class Work:
 
     values: v before the last sweep. swept: f(v). choice: greedy pairs of v. last_choice: those of
     the sweep before. residual: max |f(v) - v|. sweeps: work so far in full sweeps. memory: what a
-    method needs to remember (arrays and numbers; part of the saved state).
+    method needs to remember (arrays and numbers; part of the saved state). spare: arrays to reuse.
     """
 
     mdp: Model
@@ -47,6 +47,11 @@ class Work:
     residual: float = np.inf
     gap: float = np.inf
     memory: dict[str, Any] = field(default_factory=dict)
+    spare: list[FloatArray] = field(default_factory=list)
+
+    def room(self) -> FloatArray:
+        """[S] numbers to overwrite, used before where possible: fresh memory costs half a sweep."""
+        return self.spare.pop() if self.spare else np.empty_like(self.swept)
 
     @property
     def rows(self) -> tuple:
@@ -165,10 +170,12 @@ def truncated(work: Work) -> FloatArray:
 
 def policy_sweeps(work: Work, count: int) -> FloatArray:
     """f(v) followed by ``count`` sweeps over the greedy policy's rows."""
-    mdp, values, other = work.mdp, work.swept, np.empty_like(work.swept)
+    a, b = work.room(), work.room()
+    values, out = work.swept, a
     for _ in range(count):
-        mdp.policy_sweep(work.choice, values, other)
-        values, other = other, np.empty_like(other) if values is work.swept else values
+        work.mdp.policy_sweep(work.choice, values, out)
+        values, out = out, b if out is a else a
+    work.spare.append(out)
     work.sweeps += count * work.mdp.policy_share
     return values
 
@@ -265,11 +272,14 @@ def _settle(work: Work, patience: float) -> tuple[FloatArray, bool]:
     """
     mdp, tol = work.mdp, work.options["tol"]
     goal = tol / 2 if not work.num_changed() else max(tol / 2, work.gap / 4)
-    values, other = work.swept, np.empty_like(work.swept)
+    a, b = work.room(), work.room()
+    values, out = work.swept, a
+    work.spare.append(b)
     widths = [work.gap]
     while True:
-        low, high, size = mdp.policy_sweep(work.choice, values, other)
-        values, other = other, np.empty_like(other) if values is work.swept else values
+        low, high, size = mdp.policy_sweep(work.choice, values, out)
+        values, out = out, b if out is a else a
+        work.spare[-1] = out
         work.sweeps += mdp.policy_share
         down, up = shifts(mdp, size + max(abs(low), abs(high)), low, high)
         widths.append(up - down)

@@ -187,7 +187,9 @@ class CompressedModel(Compressed, Model):
     def pair_actions(self, choice) -> IntArray:
         if not len(self.actions):
             return np.full(len(choice), -1, dtype=np.int64)
-        return np.where(choice >= 0, self.actions[np.maximum(choice, 0)], -1).astype(np.int64)
+        actions = self.actions[choice].astype(np.int64)
+        actions[choice < 0] = -1
+        return actions
 
     def pair_values(self, values: Float[np.ndarray, "S"]) -> Float[np.ndarray, "L"]:
         """r + W v of every feasible pair."""

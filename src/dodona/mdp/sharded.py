@@ -282,7 +282,8 @@ class Sharded(Model):
         dead = self._with_halo(self.terminal.astype(np.float64)) > 0.5
         low, high = np.inf, 0.0
         if rows.num_pairs:
-            extremes = kernels.row_mass_extremes(rows.indptr, rows.indices, rows.weights, dead)
+            with kernels.threads_for(len(rows.indices)):
+                extremes = kernels.row_mass_extremes(rows.indptr, rows.indices, rows.weights, dead)
             low, high = (rows.scale * x for x in extremes)
         low, high, bound, roundings, actions, live, pairs, discounted = self.world.gather(
             np.array(

@@ -361,7 +361,7 @@ def _runs(events: Sequence[Event]) -> dict[str, dict[str, list[Event]]]:
     out: dict[str, dict[str, list[Event]]] = {}
     for event in events:
         if event.kind == "update" and " | " in event.data.get("arm", ""):
-            policy, solver = event.data["arm"].split(" | ")
+            policy, _, solver = event.data["arm"].rpartition(" | ")
             out.setdefault(policy, {}).setdefault(solver, []).append(event)
     return out
 
