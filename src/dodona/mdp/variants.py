@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dodona.algorithms.binary_search import last_true
 from dodona.errors import InputError, ShapeError, SupportError
 from dodona.mdp.bellman import action_values
 from dodona.mdp.certificate import contraction
@@ -247,17 +248,14 @@ def _warm(mdp: MDP, policy: Int[np.ndarray, "S"] | None) -> tuple[Solution, int]
 
 def _break(model, low: float, high: float, shared: np.ndarray, policy) -> tuple[float, int]:
     """Where between two parameters the old policies stop being optimal, to 40 bits of the interval."""
-    count = 0
-    for _ in range(40):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        solution, used = _warm(model(middle), policy)
+    count, step = 0, (high - low) / 2**40
+
+    def holds(i: int) -> bool:
+        nonlocal count
+        solution, used = _warm(model(low + i * step), policy)
         count += used
         ties = optimal_actions(solution.mdp, solution.values)
-        live = ~solution.mdp.terminal
-        if (shared & ties)[live].any(axis=1).all():
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2, count
+        return bool((shared & ties)[~solution.mdp.terminal].any(axis=1).all())
+
+    last = last_true(holds, 1, 2**40, check="none")  # 0 where none holds; the ends are known
+    return low + (last + 0.5) * step, count
