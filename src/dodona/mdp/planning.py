@@ -24,9 +24,9 @@ from dodona.errors import InputError, NonFiniteError, nearest
 from dodona.mdp.bellman import state_values
 from dodona.mdp.certificate import floor, shifts
 from dodona.mdp.chain import policy_pairs
-from dodona.mdp.evaluation import METHODS as EVALUATIONS
 from dodona.mdp.evaluation import evaluate
 from dodona.mdp.optimality import require_discount
+from dodona.mdp.planner_options import check_options
 from dodona.mdp.proposals import PROPOSALS, Work
 from dodona.mdp.rows import Model
 from dodona.mdp.solution import Progress, Solution
@@ -43,26 +43,6 @@ ORDERS = {
     "topological": "topological",
     "priority": "prioritized",
 }
-
-
-OPTIONS = {
-    "auto": ("patience", "inner", "alpha", "krylov"),
-    "anderson": ("window",),
-    "gauss-seidel": ("inner", "omega"),
-    "backward": ("inner",),
-    "random-order": ("seed",),
-    "topological": ("limit",),
-    "truncated": ("num_sweeps",),
-    "policy-iteration": ("evaluation", "switch"),
-    "inexact": ("alpha", "krylov"),
-}
-COUNTS = {
-    "num_sweeps": 1,
-    "inner": 0,
-    "window": 1,
-    "limit": 1,
-    "seed": 0,
-}  # option -> its least value
 
 
 class Planner:
@@ -103,7 +83,7 @@ class Planner:
                 f"method '{method}' does not work on {type(mdp).__name__}: {mdp.advice} "
                 f"Methods that do: {', '.join(sorted(mdp.methods))}."
             )
-        _check(method=method, tol=tol, max_iter=max_iter, tol_kind=tol_kind, **options)
+        check_options(method=method, tol=tol, max_iter=max_iter, tol_kind=tol_kind, **options)
         require_discount(mdp, f"'{method}'")
         if mdp.mass[1] >= 1.0:
             shifts(mdp, 0.0, 0.0, 0.0)  # explains why nothing can be proven
@@ -486,35 +466,3 @@ def _run(planning: Planner) -> Solution:
             f"{planning.method} did not converge: {solution.note}", RuntimeWarning, stacklevel=3
         )
     return solution
-
-
-def _check(*, method: str, tol: float, max_iter: int | None, tol_kind: str, **options: Any) -> None:
-    if not (tol > 0 and math.isfinite(tol)):
-        raise InputError(f"tol must be a finite number > 0, got {tol}. 1e-8 is usual.")
-    if tol_kind not in ("value", "policy"):
-        raise InputError(f"tol_kind must be 'value' or 'policy', got {tol_kind!r}.")
-    known = OPTIONS.get(method, ())
-    for name in options:
-        if name not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes none"
-            raise InputError(
-                f"method '{method}' has no option '{name}'; it {takes}. {nearest(name, known) if known else ''}".rstrip()
-            )
-    counts = {"max_iter": max_iter} | {k: options.get(k) for k in COUNTS}
-    for name, value in counts.items():
-        if value is not None and (value != int(value) if math.isfinite(value) else True):
-            raise InputError(f"{name} must be a whole number, got {value}.")
-        if value is not None and value < COUNTS.get(name, 1):
-            raise InputError(f"{name} must be at least {COUNTS.get(name, 1)}, got {value}.")
-    if options.get("krylov", "gmres") not in ("gmres", "bicgstab"):
-        raise InputError(f"krylov must be 'gmres' or 'bicgstab', got {options['krylov']!r}.")
-    if options.get("evaluation", "auto") not in EVALUATIONS:
-        raise InputError(
-            f"evaluation must be one of {', '.join(EVALUATIONS)}, got {options['evaluation']!r}."
-        )
-    if options.get("switch", "howard") not in ("howard", "simplex"):
-        raise InputError(f"switch must be 'howard' or 'simplex', got {options['switch']!r}.")
-    if not 0 < options.get("omega", 1.0) < 2:
-        raise InputError(f"omega must be in (0, 2), got {options['omega']}. 1 is Gauss-Seidel.")
-    if not 0 < options.get("alpha", 1e-4) < 1:
-        raise InputError(f"alpha must be in (0, 1), got {options['alpha']}. madupite uses 1e-4.")

@@ -130,8 +130,12 @@ def soonest_ending(mdp: MDP, allowed: Bool[np.ndarray, "S A"]) -> Int[np.ndarray
     return pair_actions(sub, chosen)
 
 
-def restrict(mdp: MDP, pairs: IntArray) -> MDP:
-    """The same model with only these pairs (sorted); every live state must keep one."""
+def restrict(mdp: MDP, pairs: IntArray, *, terminal: BoolArray | None = None) -> MDP:
+    """The same model with only these pairs (sorted); every live state must keep one.
+
+    terminal: [S] states that are terminal now, default those of the model.
+    """
+    rewards = mdp.transition_rewards
     counts = np.diff(mdp.indptr)[pairs]
     take = flat_rows(mdp.indptr, pairs, counts)
     return MDP.from_pairs(
@@ -141,10 +145,13 @@ def restrict(mdp: MDP, pairs: IntArray) -> MDP:
         indices=mdp.indices[take],
         probs=mdp.probs[take],
         rewards=mdp.rewards[pairs],
+        transition_rewards=None if rewards is None else rewards[take],
         num_states=mdp.num_states,
         gamma=mdp.gamma,
-        terminal=mdp.terminal,
+        terminal=mdp.terminal if terminal is None else terminal,
         discounts=None if mdp.discounts is None else mdp.discounts[take],
+        start=mdp.start,
+        labels=mdp.labels,
         num_actions=mdp.num_actions,
     )
 

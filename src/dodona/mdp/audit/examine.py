@@ -21,13 +21,13 @@ from dodona.core.shapes import IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.audit.limited_play import Play, play, start_mean, transition_pairs
 from dodona.mdp.audit.report import AuditReport, Loops, Problem, Sizes, Ties
-from dodona.mdp.chain import flat_rows, never_ending, policy_chain
+from dodona.mdp.chain import never_ending, policy_chain
 from dodona.mdp.finite_horizon import backward_induction
 from dodona.mdp.formats.gymnasium_table import mdp_from_gymnasium, open_environment
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import greedy, optimal_actions
 from dodona.mdp.planning import solve
-from dodona.mdp.shortest_path import shortest_path_value_iteration
+from dodona.mdp.shortest_path import restrict, shortest_path_value_iteration
 from dodona.mdp.solution import Solution
 
 __all__ = ["AuditReport", "audit", "reachable", "reachable_part"]
@@ -120,24 +120,7 @@ def reachable_part(mdp: MDP, seen: Bool[np.ndarray, "S"]) -> MDP:
     Source: definition.  Oracle: the whole model's values on the states seen.  Cost: O(nnz).
     """
     pairs = np.flatnonzero(seen[mdp.pair_state])
-    counts = np.diff(mdp.indptr)[pairs]
-    take = flat_rows(mdp.indptr, pairs, counts)
-    return MDP.from_pairs(
-        pair_state=mdp.pair_state[pairs],
-        pair_action=mdp.actions[pairs],
-        indptr=np.concatenate([[0], np.cumsum(counts)]),
-        indices=mdp.indices[take],
-        probs=mdp.probs[take],
-        rewards=mdp.rewards[pairs],
-        num_states=mdp.num_states,
-        gamma=mdp.gamma,
-        terminal=mdp.terminal | ~seen,
-        transition_rewards=mdp.transition_rewards[take],
-        discounts=None if mdp.discounts is None else mdp.discounts[take],
-        start=mdp.start,
-        labels=mdp.labels,
-        num_actions=mdp.num_actions,
-    )
+    return restrict(mdp, pairs, terminal=mdp.terminal | ~seen)
 
 
 # ---------------------------------------------------------------------- private
