@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
-    "returns": (
+    "targets": (
         "continuation", "double_q_target", "expected_sarsa_target", "q_learning_target", "sarsa_target",
         "td_target",
     ),

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, Shaped
 from dodona.core.inputs import check_choice, check_count, check_range
 from dodona.core.schedules import Schedule
 from dodona.errors import InputError
-from dodona.objectives.returns import (
+from dodona.objectives.targets import (
     double_q_target,
     expected_sarsa_target,
     q_learning_target,
