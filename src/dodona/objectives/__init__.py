@@ -4,10 +4,27 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
+    "advantages": ("gae", "group_advantages", "informative_groups", "process_advantages"),
+    "mirror": ("kimi_loss", "soft_optimum"),
+    "objective": ("PolicyObjective", "diff", "gradient_coefficient"),
+    "policy": (
+        "AdaptiveKL", "dpg_loss", "policy_loss", "ppo_clip_loss", "ppo_kl_loss", "ratio_diagnostics",
+        "reinforce_loss", "surrogate_loss",
+    ),
+    "presets": (
+        "a2c", "cispo", "dapo", "dr_grpo", "grpo", "gspo", "gspo_token", "kimi", "lite_ppo", "ppo", "ppo_max",
+        "reinforce", "reinforce_pp", "rloo", "vanilla_ppo",
+    ),
+    "returns": ("discounted_returns", "lambda_returns", "n_step_returns", "vtrace"),
+    "rewards": (
+        "kl_penalized_rewards", "length_rewards", "normalize_rewards", "overlong_penalty", "pay_at_the_end",
+        "repetition_penalty",
+    ),
     "targets": (
         "continuation", "double_q_target", "expected_sarsa_target", "q_learning_target", "sarsa_target",
         "td_target",
     ),
+    "values": ("dqn_loss", "explained_variance", "value_loss"),
 }  # fmt: skip
 _HOME = {name: file for file, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)

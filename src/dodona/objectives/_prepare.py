@@ -1,0 +1,178 @@
+"""From rewards to advantages, as an objective's switches say: once per collection, without gradient.
+
+    mask what the switches drop -> normalise scores -> KL into the reward -> advantages -> scale and clip
+
+Not here: the mathematics of each step (rewards.py, advantages.py, returns.py).
+Source: of each switch, objective.PolicyObjective.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dodona.core.batch import Batch
+from dodona.core.inputs import check_finite
+from dodona.core.reductions import masked_mean, masked_sum, whiten
+from dodona.core.statistics import RunningMoments
+from dodona.errors import InputError
+from dodona.objectives.advantages import (
+    gae,
+    group_advantages,
+    informative_groups,
+    process_advantages,
+)
+from dodona.objectives.returns import discounted_returns
+from dodona.objectives.rewards import normalize_rewards, pay_at_the_end
+
+if TYPE_CHECKING:
+    from dodona.objectives.objective import PolicyObjective
+
+EPS = 1e-8  # of advantage normalisation: PPO's code bases
+
+
+def prepare(objective: "PolicyObjective", batch: Batch, moments: RunningMoments | None) -> Batch:
+    """See PolicyObjective.prepare."""
+    _require(objective, batch)
+    with torch.no_grad():
+        batch = _masked(objective, batch)
+        _check_counted(batch)
+        if objective.advantage == "given":
+            return batch.replace(advantages=_finish(objective, batch.advantages, batch))
+        rewards = _rewards(objective, batch, moments)
+        if objective.surrogate == "mirror":
+            # the whole answer's reward, on every token of its row: the loss reads one of them
+            total = masked_sum(rewards, batch.mask, dim=1)
+            return batch.replace(advantages=total[:, None].expand_as(rewards).contiguous())
+        advantages, returns = _advantages(objective, rewards, batch)
+        return batch.replace(advantages=_finish(objective, advantages, batch), returns=returns)
+
+
+def _require(objective: "PolicyObjective", batch: Batch) -> None:
+    wanted = {
+        "advantages": (objective.advantage == "given", "advantage='given'"),
+        "rewards": (objective.advantage != "given", f"advantage={objective.advantage!r}"),
+        "values": (objective.advantage == "gae" or objective.baseline == "value", "its critic"),
+        "group": (objective.advantage in ("group", "process") or objective.surrogate == "mirror", "its groups"),
+        "reward_mask": (objective.advantage == "process", "advantage='process'"),
+        "terminated": (objective.advantage in ("gae", "returns"), "the end of episodes"),
+        "logp_old": (objective.ratio != "none" and objective.ratio_to == "old" or objective.kl == "reward", "its ratio"),
+        "logp_ref": (objective.needs_reference, "its reference"),
+    }  # fmt: skip
+    for name, (needed, why) in wanted.items():
+        if needed and getattr(batch, name) is None:
+            raise InputError(
+                f"objective '{objective.name}' needs batch.{name} for {why}, and the batch has none."
+            )
+
+
+def _masked(objective: "PolicyObjective", batch: Batch) -> Batch:
+    keep = None
+    if objective.filter_groups:
+        keep = informative_groups(batch.total_rewards(), batch.group, tol=objective.tol)
+    if objective.mask_truncated and batch.truncated is not None:
+        cut = (batch.truncated & batch.mask.bool()).any(1)
+        if batch.terminated is not None:
+            cut &= ~(batch.terminated & batch.mask.bool()).any(1)
+        keep = ~cut if keep is None else keep & ~cut
+    if keep is None:
+        return batch
+    return batch.replace(mask=torch.where(keep[:, None], batch.mask, torch.zeros_like(batch.mask)))  # fmt: skip
+
+
+def _rewards(objective: "PolicyObjective", batch: Batch, moments: RunningMoments | None) -> Tensor:
+    rewards, mask = batch.rewards, batch.mask
+    if objective.reward_norm != "none":
+        if moments is None:
+            raise InputError(
+                f"reward_norm={objective.reward_norm!r} needs the history of scores: prepare(batch, "
+                "moments=RunningMoments())."
+            )
+        scores = normalize_rewards(
+            batch.total_rewards(), moments, mode=objective.reward_norm, clip=objective.reward_clip
+        )
+        rewards = pay_at_the_end(scores, mask)
+    rewards = torch.where(mask.bool(), rewards, 0.0)
+    if objective.kl == "reward":
+        rewards = rewards - objective.kl_coef * torch.where(
+            mask.bool(), batch.logp_old - batch.logp_ref, 0.0
+        )
+    return rewards
+
+
+def _advantages(
+    objective: "PolicyObjective", rewards: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor | None]:
+    mask, time = batch.mask, {"mask": batch.mask, "time_dim": 1}
+    if objective.advantage in ("group", "process"):
+        scale = "none" if objective.scale in ("whiten", "minibatch") else objective.scale
+        if objective.advantage == "process":
+            return process_advantages(rewards, batch.reward_mask, batch.group, ddof=objective.ddof), None  # fmt: skip
+        each = group_advantages(
+            masked_sum(rewards, mask, dim=1), batch.group, baseline=objective.baseline, scale=scale,
+            ddof=objective.ddof, tol=objective.tol,
+        )  # fmt: skip
+        return each[:, None].expand_as(rewards), None
+    truncated = batch.truncated if batch.truncated is not None else torch.zeros_like(batch.terminated)  # fmt: skip
+    if objective.advantage == "gae":
+        values = batch.values if batch.next_values is not None else _with_end(objective, batch)
+        advantages = gae(
+            rewards, values, batch.terminated, truncated, gamma=objective.gamma,
+            gae_lambda=objective.gae_lambda, next_values=batch.next_values, **time,
+        )  # fmt: skip
+        return advantages, advantages + batch.values
+    after = {} if batch.next_values is None else {"next_values": batch.next_values}
+    returns = discounted_returns(rewards, batch.terminated, truncated, gamma=objective.gamma, **after, **time)  # fmt: skip
+    if objective.baseline == "value":
+        return returns - batch.values, returns
+    if objective.baseline == "mean":
+        return returns - masked_mean(returns, mask), returns
+    return returns, returns
+
+
+def _with_end(objective: "PolicyObjective", batch: Batch) -> Tensor:
+    """[B, T+1] values of whole answers: each ends, and nothing is worth anything after the end."""
+    counts = batch.mask.bool()
+    columns = torch.arange(counts.shape[1], device=counts.device)
+    last = torch.where(counts, columns, -1).amax(1)
+    open_end = counts.any(1) & ~batch.terminated.gather(1, last.clamp(min=0)[:, None])[:, 0]
+    if bool(open_end.any()):
+        raise InputError(
+            f"objective '{objective.name}': row {int(open_end.nonzero()[0])} does not end in its last counted "
+            "column, so its advantages need batch.next_values, v of the true successors."
+        )
+    return torch.cat([batch.values, torch.zeros_like(batch.values[:, :1])], dim=1)
+
+
+def _finish(objective: "PolicyObjective", advantages: Tensor, batch: Batch) -> Tensor:
+    mask = batch.mask
+    if objective.discount_states:
+        advantages = advantages * objective.gamma ** _step_numbers(batch)
+    if objective.scale == "whiten":
+        advantages = whiten(advantages, mask, ddof=objective.ddof, eps=EPS)
+    if objective.advantage_clip is not None:
+        advantages = advantages.clamp(-objective.advantage_clip, objective.advantage_clip)
+    return torch.where(mask.bool(), advantages, 0.0)
+
+
+def _step_numbers(batch: Batch) -> Tensor:
+    """[B, T] steps since the episode began, counted steps only; the row begins an episode."""
+    counts = batch.mask.bool()
+    ends = torch.zeros_like(counts) if batch.terminated is None else batch.terminated & counts
+    if batch.truncated is not None:
+        ends = ends | (batch.truncated & counts)
+    numbers = torch.zeros(counts.shape, dtype=torch.int64, device=counts.device)
+    t = numbers[:, 0]
+    for column in range(counts.shape[1]):
+        numbers[:, column] = t
+        t = torch.where(ends[:, column], 0, t + counts[:, column])
+    return numbers
+
+
+def _check_counted(batch: Batch) -> None:
+    """What counts must be finite; under the mask anything may stand."""
+    keep = batch.mask.bool()
+    for name in ("rewards", "logp_old", "logp_ref", "values", "advantages"):
+        x = getattr(batch, name)
+        if x is not None and not bool(torch.isfinite(x).logical_or(~keep).all()):
+            check_finite(**{f"batch.{name}": torch.where(keep, x, 0.0)})
