@@ -99,8 +99,9 @@ METHODS: tuple[Method, ...] = (
 
 SUPPORTING: tuple[Method, ...] = (
     _later("ppo", "rl", "Proximal policy optimisation", "Schulman et al. 2017, arXiv:1707.06347"),
-    _later("environments-and-rollouts", "rl", "Environments and rollouts",
-           "Pardo et al. 2018, arXiv:1712.00378"),
+    Method("environments-and-rollouts", "rl", "Environments and rollouts",
+           "Pardo et al. 2018, arXiv:1712.00378", "dodona.objectives.returns",
+           "dodona.checks.environments_and_rollouts", (), "objectives"),
     _later("rollouts-and-verifiers", "language", "Sampling engine, verifiable tasks, rewards",
            "Lambert et al. 2024, arXiv:2411.15124"),
     _later("detection-data-and-metrics", "vision", "Detection data, box geometry, suppression, metrics",
