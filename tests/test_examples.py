@@ -9,6 +9,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SAYS = {
     "solve_my_mdp.py": "every value is proven",
     "audit_an_environment.py": "the threshold 8 is out of reach",
+    "diagnose_a_learner.py": "truncation as termination: a time limit is taken for an end",
     "certify_my_values.py": "acting greedily on them loses at most",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: list, run, check, audit, diagnose, resume, report, bench. The words only; verbs.py acts.
+"""The command line: list, run, check, audit, diagnose, resume, report, bench. The words only; verbs/ acts.
 
 Results go to standard output, progress and errors to standard error. Heavy packages are imported
 inside the verbs, so that --help is instant.
@@ -104,6 +104,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
     add = verb("check", "every method against its oracles; every known bug must be caught")
     add.add_argument("methods", nargs="*", metavar="METHOD", help="default: all that are built")
+    add.add_argument(
+        "--against", action="append", default=[], metavar="SUBJECT=PLACE",
+        help="check your function in the place of ours, as td_target=mine.py:my_target or "
+        "td_target=package.module:my_target; it is executed",
+    )  # fmt: skip
     add.add_argument("--full", action="store_true", help="the long budgets (default: seconds)")
     add.add_argument("--json", action="store_true", help="print JSON")
 
@@ -125,16 +130,23 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "the environment as it is, and name the nearest.",
     )
     add.add_argument(
-        "file", metavar="FILE", help="values: .npz (key q), .npy, or .csv, a row per state"
-    )
+        "values", metavar="RUN|FILE",
+        help="a run folder or 'latest', whose recipe knows the environment; or values: .npz or .safetensors "
+        "(key q; visits are read too), .npy, or .csv, a row per state",
+    )  # fmt: skip
     add.add_argument("--env", metavar="ID", help="a Gymnasium environment with a table, as Taxi-v4")
     add.add_argument("--mdp", metavar="FILE", help="a model: .csv, .parquet, .npz or .py")
     add.add_argument("--gamma", type=float, help="discount in [0, 1] (default: the model's own)")
     add.add_argument(
-        "--target", default="optimal", metavar="WHAT",
-        help="what should have been learnt: optimal, or policy (values of uniform actions)",
+        "--target", metavar="WHAT",
+        help="what should have been learnt: optimal, or policy: values of who acted (default: optimal)",
+    )  # fmt: skip
+    add.add_argument(
+        "--epsilon", type=float, metavar="E",
+        help="who acted: greedy in these values but for a share E of random actions (default: all even)",
     )  # fmt: skip
     add.add_argument("--limit", type=int, metavar="N", help="steps after which episodes were cut")
+    add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
     add.add_argument("--json", action="store_true", help="print JSON")
 
     add = verb("resume", "continue a stopped or killed run, bit for bit")
@@ -151,7 +163,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         "name",
         nargs="?",
         metavar="NAME",
-        help="a benchmark, a method or a family such as algorithms (default: all)",
+        help="a benchmark, a method, a family such as algorithms, or learning (default: all)",
     )
     add.add_argument("--json", action="store_true", help="print JSON")
     return parser, dict(group.choices)

@@ -61,7 +61,7 @@ def cosine(a, b) -> float:
         (o.reinforce(gamma=1.0), 1.0),
         (o.rloo(kl="none", kl_coef=0.0), 1.0),
         (o.dr_grpo(), 0.5),  # (G - 1) / G
-        (o.kimi(0.5, reduction="fixed"), 0.5),
+        (o.kimi(0.5), 0.5),
         (o.dr_grpo(scale="group", ddof=0), 1.0),  # c_2 of a binary reward
         (o.dr_grpo(scale="group", ddof=1), 0.70710678),
     ],
@@ -306,3 +306,10 @@ def test_a_group_of_one_with_a_mean_baseline_is_refused():
 def test_an_objective_is_a_frozen_record():
     with pytest.raises(dataclasses.FrozenInstanceError):
         o.grpo().kl_coef = 1.0
+
+
+def test_terms_that_look_at_the_whole_minibatch_refuse_to_be_split():
+    objective = o.ppo(gamma=1.0)
+    batch = objective.prepare(four_answers(values=torch.zeros(4, 3)))
+    with pytest.raises(InputError, match="scale='minibatch' can not be split.*scale='whiten'"):
+        objective(batch.logp_old, batch, values=torch.zeros(4, 3), denom=10.0)

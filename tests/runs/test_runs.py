@@ -127,6 +127,7 @@ def test_a_state_survives_its_checkpoint_bit_for_bit(tmp_path):
         "a": np.arange(6, dtype=np.int64).reshape(2, 3),
         "scalar": np.array(2.5),
         "t": torch.tensor([1.5, float("nan")], dtype=torch.bfloat16),
+        "number": torch.tensor(3),
         "list": [1, 2.5, "x", None, True, float("inf"), {"deep": np.array([True, False])}],
         "big": 2**127 + 1,
     }
@@ -135,6 +136,7 @@ def test_a_state_survives_its_checkpoint_bit_for_bit(tmp_path):
     assert np.array_equal(back["a"], state["a"]) and back["a"].dtype == np.int64
     assert back["scalar"].shape == () and back["big"] == 2**127 + 1
     assert back["list"][:6] == state["list"][:6] and back["list"][6]["deep"].dtype == bool
+    assert back["number"].shape == () and back["number"].item() == 3
     assert torch.equal(back["t"].view(torch.int16), state["t"].view(torch.int16))
 
 

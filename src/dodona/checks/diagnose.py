@@ -6,8 +6,10 @@
 Almost every bug of a learner makes it converge, to other values; those are computed exactly and compared.
 The nearest one is named, with the distances of all, and with what can not be told apart on this model.
 
-Not here: bugs that leave the fixed point alone (they slow learning down), and values that have not
-converged: then every distance is large.
+Values that have not converged lie near nothing, or worse, near a bug by chance: say with ``visits`` how
+often each was tried, and only well-tried ones are compared.
+
+Not here: bugs that leave the fixed point alone (they slow learning down), runs (verbs/diagnose.py).
 Source: card oracle-kit-rl, sec. 5; oracles.learning_bugs.
 """
 
@@ -15,10 +17,10 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from dodona.core.shapes import FloatArray
 from dodona.errors import DataError, InputError, ShapeError
@@ -28,6 +30,9 @@ from dodona.oracles.learning_bugs import LEARNING_BUGS, buggy_action_values
 CORRECT = "correct"
 SAME = 1e-6  # two fixed points nearer than this share of the values' spread are one
 CLEAR = 2.0  # the second best must be so many times as far for a clear verdict
+TRIED = 100  # visits from which a value counts: at step size .1 its first value has faded by 1e-5
+KEYS = ("q", "values")
+FORMATS = ".npz, .npy, .csv or .safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,12 @@ class Diagnosis:
         first, *rest = self.distances.values()
         return not rest or rest[0] >= CLEAR * first
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "best": self.best, "clear": self.clear, "distances": dict(self.distances),
+            "alike": {name: list(names) for name, names in self.alike.items()},
+        }  # fmt: skip
+
     def __str__(self) -> str:
         what = "the values are right" if self.best == CORRECT else LEARNING_BUGS[self.best]
         lines = [f"{self.best}: {what}" + ("" if self.clear else " (not clear: another is almost as near)")]  # fmt: skip
@@ -62,24 +73,28 @@ def diagnose(
     q: Shaped[np.ndarray, "..."],
     mdp: MDP,
     *,
-    behaviour: Shaped[np.ndarray, "..."] | None = None,
+    behaviour: Shaped[np.ndarray, "..."] | float | None = None,
     target: Literal["optimal", "policy"] = "optimal",
     limit: int | None = None,
     stale: float | None = None,
+    visits: Shaped[np.ndarray, "..."] | None = None,
 ) -> Diagnosis:
     """Name the bug whose fixed point lies nearest to learned values.
 
-    distance(b) = root mean square of q - q_b over live states and feasible actions.
+    distance(b) = root mean square of q - q_b over live states and feasible actions, well tried ones.
 
     Args:
         q: [S, A] action values, or [S] state values; NaN where nothing was learnt.
         mdp: the environment as it is.
-        behaviour: [S] or [S, A], the policy that acted; None: every feasible action equally often.
+        behaviour: [S] or [S, A], the policy that acted; a number: epsilon-greedy in q with so large a share
+            of random actions, ties split; None: every feasible action equally often.
         target: what should have been learnt: "optimal" values, or those of the behaviour ("policy").
         limit: steps after which episodes were truncated.
         stale: first value of every entry; None: what q says in terminal states, else 1.
+        visits: how often each entry of q was tried, in its shape; fewer than TRIED are left out. None: all count.
     Returns: Diagnosis.
-    Raises: ShapeError: q.  InputError: nothing finite to compare, or discounts per transition.
+    Raises: ShapeError: q or visits.  InputError: nothing to compare, an epsilon outside [0, 1] or without
+        action values, or discounts per transition.
     Source: card oracle-kit-rl, sec. 5.
     Oracle: oracles.learning_bugs.buggy_action_values, itself judged by learners with the bug.
     Cost: up to 4000 dense sweeps per bug.
@@ -92,6 +107,8 @@ def diagnose(
     mask = mdp.action_mask
     if behaviour is None:
         behaviour = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    elif np.ndim(behaviour) == 0:
+        behaviour = _epsilon_greedy(q, mask, float(behaviour))
     if stale is None:
         ends = q[mdp.terminal]
         finite = ends[np.isfinite(ends)]
@@ -103,6 +120,13 @@ def diagnose(
     counted = np.isfinite(q) & (~mdp.terminal if q.ndim == 1 else mask)
     if not counted.any():
         raise InputError("q has no finite value in a live state, so there is nothing to compare.")
+    if visits is not None:
+        counted &= _well_tried(np.asarray(visits), q.shape)
+        if not counted.any():
+            raise InputError(
+                f"no entry of q was tried {TRIED} times, so none is worth comparing. Learn longer, or leave "
+                "the visits out."
+            )
     points = {}
     for bug in (None, *LEARNING_BUGS):
         found = buggy_action_values(bug, P, R, gamma, **options)
@@ -126,30 +150,78 @@ def diagnose(
     )
 
 
-def read_values(path: str | Path) -> Shaped[np.ndarray, "..."]:
-    """Learned values from .npz (key q, or values), .npy, or .csv (a row per state, a column per action).
+class Learned(NamedTuple):
+    """What a file holds: values [S, A] or [S], and how often each was tried, or None."""
 
-    A first line of names in a CSV is skipped; a column named "state" is left out.
-    Raises: DataError: no such file, no such key, a cell that is no number (line named).
+    values: np.ndarray
+    visits: np.ndarray | None
+
+
+def read_learned(path: str | Path) -> Learned:
+    """Learned values from .npz or .safetensors (by name: q, or values), .npy, or .csv.
+
+    A name may stand behind others, as in a checkpoint's "agent/q"; "visits" beside it is read too. A CSV has a
+    row per state and a column per action; of its first line, if that is names, "state" is left out, and
+    where a column is called "value" or "values" it is taken alone.
+
+    Args: path: the file.
+    Returns: Learned.
+    Raises: DataError: no such file, no such key or many of them, a cell that is no number (line named).
+    Source: ours.  Oracle: files written by NumPy and safetensors.  Cost: that of the file.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"there is no file {path}. Expected values as .npz, .npy or .csv.")
+        raise DataError(
+            f"there is no file {path}. Expected values as {FORMATS}, or a run's folder."
+        )
     if path.suffix == ".csv":
-        return _read_csv(path)
-    if path.suffix not in (".npz", ".npy"):
-        raise DataError(f"{path} has suffix '{path.suffix}', expected .npz, .npy or .csv.")
+        return Learned(_read_csv(path), None)
+    if path.suffix not in (".npz", ".npy", ".safetensors"):
+        raise DataError(f"{path} has suffix '{path.suffix}', expected {FORMATS}.")
     try:
-        data = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        data = _arrays(path)
+    except Exception as error:  # each format has exceptions of its own
         raise DataError(f"{path} can not be read without pickles: {error}.") from None
+    if isinstance(data, np.ndarray):
+        return Learned(data, None)
+    named = {name: [key for key in data if key.rpartition("/")[2] == name] for name in (*KEYS, "visits")}  # fmt: skip
+    found = next((named[name] for name in KEYS if named[name]), [])
+    if len(found) != 1:
+        what = f"several keys: {', '.join(found)}" if found else "no key q or values"
+        raise DataError(f"{path} has {what}; it has {', '.join(sorted(data))}. Keep one of them.")
+    visits = found[0].rpartition("/")[0] + "/visits" if "/" in found[0] else "visits"
+    return Learned(data[found[0]], data.get(visits))
+
+
+def _arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    data = np.load(path, allow_pickle=False)
     if path.suffix == ".npy":
         return data
     with data:
-        name = next((key for key in ("q", "values") if key in data), None)
-        if name is None:
-            raise DataError(f"{path} has no key q or values; it has {', '.join(sorted(data))}.")
-        return data[name]
+        return dict(data)
+
+
+def _epsilon_greedy(
+    q: np.ndarray, mask: Bool[np.ndarray, "S A"], epsilon: float
+) -> Shaped[np.ndarray, "S A"]:
+    if q.ndim == 1:
+        raise InputError("state values name no greedy action: give the behaviour as [S] or [S, A].")
+    if not 0.0 <= epsilon <= 1.0:
+        raise InputError(f"epsilon must be in [0, 1], got {epsilon}. 0.1 is usual.")
+    known = np.where(mask & ~np.isnan(q), q, -np.inf)
+    best = mask & (known == known.max(axis=1, keepdims=True))
+    greedy, even = (x / np.maximum(x.sum(axis=1, keepdims=True), 1) for x in (best, mask))
+    return (1.0 - epsilon) * greedy + epsilon * even
+
+
+def _well_tried(visits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if visits.shape != shape:
+        raise ShapeError(f"visits has shape {visits.shape}, expected that of q, {shape}.")
+    return visits >= TRIED
 
 
 def _as_values(
@@ -186,7 +258,9 @@ def _read_csv(path: Path) -> np.ndarray:
     skip: set[int] = set()
     begin = 0
     if rows and not _number(rows[0][-1]):
-        skip = {i for i, name in enumerate(rows[0]) if name.strip().lower() == "state"}
+        names = [name.strip().lower() for name in rows[0]]
+        alone = next((i for i, name in enumerate(names) if name in ("value", "values")), None)
+        skip = {i for i, name in enumerate(names) if name == "state" or alone not in (None, i)}
         begin = 1
     table = []
     for line, row in enumerate(rows[begin:], start=begin + 1):

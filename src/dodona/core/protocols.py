@@ -58,6 +58,7 @@ class Trainer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Law of the actions of one forward pass."""
 
@@ -68,6 +69,7 @@ class Distribution(Protocol):
     def kl(self, other: Distribution) -> Tensor: ...  # KL(self || other)
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Anything with ``log_prob`` and ``sample``: a table, an MLP, a language model, a pose head."""
 
@@ -76,6 +78,7 @@ class Policy(Protocol):
     def distribution(self, obs: Any, actions: Tensor | None = None) -> Distribution: ...
 
 
+@runtime_checkable
 class Collector(Protocol):
     """Where batches come from: environments, an engine with a task, images."""
 

@@ -191,6 +191,16 @@ class PolicyObjective:
         """values are read."""
         return self.advantage == "gae" or self.baseline == "value" or self.value_coef > 0
 
+    @property
+    def needs_entropy(self) -> bool:
+        """the entropy of each state's law is read."""
+        return self.entropy_coef > 0 or self.entropy_quantile is not None
+
+    @property
+    def needs_kl(self) -> bool:
+        """the exact divergence of each state is read."""
+        return self.kl == "loss" and self.kl_kind == "exact"
+
     def prepare(self, batch: Batch, *, moments: RunningMoments | None = None) -> Batch:
         """The batch with advantages and returns; no gradient, once per collection.
 
@@ -245,6 +255,8 @@ class PolicyObjective:
         """The weighted terms of the loss by name; their sum is the loss. Nothing is read, so it can be traced."""
         if batch.advantages is None:
             raise InputError("this batch has no advantages. Call objective.prepare(batch) first.")
+        if denom is not None:
+            self._require_additive()
         mask, how = batch.mask, {"reduction": self.reduction, "length": self.length, "denom": denom}
         terms = {"policy": self._policy(logp, batch, entropy, how)}
         if self.kl == "loss":
@@ -274,6 +286,23 @@ class PolicyObjective:
         return terms
 
     # ------------------------------------------------------------------ private
+    def _require_additive(self) -> None:
+        """Pieces of a minibatch add up to it only where no term looks at the whole of it."""
+        whole = {
+            "scale='minibatch'": (self.scale == "minibatch", "scale='whiten' looks at the collection"),
+            "entropy_target": (self.entropy_target is not None, "leave it out"),
+            "entropy_quantile": (self.entropy_quantile is not None, "leave it out"),
+            "reduction='fixed' with a critic": (self.reduction == "fixed" and self.value_coef > 0, "use 'token'"),
+            "kl_level='sequence' with reduction='token'": (
+                self.kl == "loss" and self.kl_level == "sequence" and self.reduction == "token", "use 'sequence'"),
+        }  # fmt: skip
+        for name, (wrong, instead) in whole.items():
+            if wrong:
+                raise InputError(
+                    f"objective '{self.name}' with {name} can not be split into micro-batches or ranks: it looks at "
+                    f"the whole minibatch ({instead}). Or leave micro_batch out."
+                )
+
     def _policy(self, logp: Tensor, batch: Batch, entropy: Tensor | None, how: dict) -> Tensor:
         mask, advantages = batch.mask, batch.advantages
         if self.entropy_quantile is not None:

@@ -189,5 +189,5 @@ def kimi(tau: float, **overrides: Any) -> PolicyObjective:
     paper = "arXiv:2501.12599, sec. 2.3.2"
     return _make(
         "kimi", overrides, advantage=("group", paper), baseline=("mean", paper), surrogate=("mirror", paper),
-        tau=(tau, "given"), log_z=("mean", paper),
+        tau=(tau, "given"), log_z=("mean", paper), reduction=("sequence", f"{paper}: a mean over answers"),
     )  # fmt: skip

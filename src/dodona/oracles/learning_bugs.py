@@ -21,11 +21,13 @@ LEARNING_BUGS = {
     "gamma squared": "the future is discounted twice",
     "gamma on reward": "the reward is discounted too",
     "reward of the next step": "each transition gets the reward of the one after it",
+    "reward of the step before": "each transition gets the reward of the one before it",
     "mean for maximum": "the mean over the behaviour's actions instead of the best action",
     "maximum for mean": "the best action instead of the mean over the policy's actions",
     "minimum for maximum": "the worst action instead of the best",
     "infeasible actions": "actions that are not allowed take part, with the value they began with",
     "transposed": "p(s'|s, a) read as p(s|s', a)",
+    "layout": "P[a, s, s'] read as P[s, a, s']",
     "future ignored": "no bootstrapping at all: the mean reward of one step",
     "rewards clipped": "rewards clipped to -1..1 before learning",
 }
@@ -98,8 +100,14 @@ def buggy_action_values(
         mean = (share * r).sum(axis=1)
         left = cut[:, :, 0]
         r = (1.0 - left) * (P @ mean + into_end * (first @ mean)) + left * (first @ mean)
+    elif bug == "reward of the step before":
+        r = np.repeat(
+            _rewards_before(P, R3, share, first, ends, limit or sweeps)[:, None], A, axis=1
+        )
     elif bug == "transposed":
         after = P.transpose(2, 1, 0) * ~ends
+    elif bug == "layout":
+        after = P.transpose(1, 0, 2).reshape(S, A, S) * ~ends
     discount = {"gamma omitted": 1.0, "gamma squared": gamma**2, "future ignored": 0.0}.get(
         bug, gamma
     )
@@ -139,3 +147,20 @@ def _cut_shares(P, share, first, ends, limit: int | None) -> np.ndarray:
         now = now @ steps
     visits += now
     return np.where(visits > 0, now / np.maximum(visits, 1e-300), 0.0)
+
+
+def _rewards_before(P, R3, share, first, ends, steps: int) -> np.ndarray:
+    """[S] mean reward of the step that led to a state; to a first state, the last of the episode before."""
+    paid = np.einsum("sa,sat->st", share, P * R3)
+    moves = np.where(ends, 0.0, np.einsum("sa,sat->st", share, P))
+    visits, brought, now = first.copy(), np.zeros(len(first)), first
+    last = 0.0
+    for step in range(steps):
+        rewards = now @ paid
+        over = ends if step < steps - 1 else np.ones(len(first), dtype=bool)
+        last += rewards[over].sum()
+        now = np.where(over, 0.0, now @ moves)
+        visits, brought = visits + now, brought + np.where(over, 0.0, rewards)
+        if now.sum() <= 1e-15:
+            break
+    return np.where(visits > 0, (brought + last * first) / np.maximum(visits, 1e-300), 0.0)

@@ -8,8 +8,8 @@ Source: Sutton & Barto 2018, ex. 6.2, 6.6 and fig. 7.2; Zhao 2025, figs. 7.4 and
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from dodona.mdp import (
 )
 from dodona.oracles import fixtures
 from dodona.oracles import td as exact
+from dodona.recipes._watched import Watched
 from dodona.recipes.bellman_equation import Prepared, book_picture
 
 WALK_STEPS = 600
@@ -112,22 +113,16 @@ def build(config: Config) -> Trainer:
     return Arms(arms, seeds=(config.seed,))
 
 
-class _Watched:
-    """A trainer whose events also carry what ``look`` sees in it."""
-
-    def __init__(self, trainer: Any, look: Callable[[Any], tuple[dict, dict]]):
-        self.trainer, self.look = trainer, look
-
-    def __iter__(self) -> Iterator[Event]:
-        for event in self.trainer:
-            metrics, data = self.look(self.trainer)
-            yield replace(event, metrics={**event.metrics, **metrics}, data={**event.data, **data})
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.trainer.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trainer.load_state_dict(state)
+def learnt(config: Config) -> dict[str, tuple[MDP, dict[str, Any]]]:
+    """Arm -> its model and what its table should hold, as options of diagnose (dodona diagnose RUN)."""
+    cliff, grid = worlds.cliff(), worlds.book_grid()
+    out: dict[str, tuple[MDP, dict[str, Any]]] = {"walk": (worlds.random_walk(5), {"target": "policy", "stale": 0.0})}  # fmt: skip
+    for name in AT_THE_CLIFF:
+        target = "policy" if "Sarsa" in name else "optimal"
+        out[f"cliff | {name}"] = cliff, {"target": target, "behaviour": config.epsilon, "stale": 0.0}  # fmt: skip
+    for arm in (*(f"first | {first}" for first in FIRST), *(f"explore | {x:g}" for x in EXPLORE[1:])):  # fmt: skip
+        out[arm] = grid, {}
+    return out
 
 
 # ---------------------------------------------------------------------- the experiments
@@ -161,7 +156,7 @@ def _walk(config: Config, seed: int) -> Trainer:
             "z/largest": float(z.max()),
         }, {"t": t}
 
-    return _Watched(trainer, look)
+    return Watched(trainer, look, "walk")
 
 
 def _cliff(config: Config, name: str, seed: int) -> Trainer:
@@ -186,7 +181,7 @@ def _cliff(config: Config, name: str, seed: int) -> Trainer:
             data["paths"] = [_greedy_path(model, q) for q in trainer.tables]
         return {"episode/return_error": spread}, data
 
-    return _Watched(trainer, look)
+    return Watched(trainer, look, f"cliff-{name.replace(' ', '-')}")
 
 
 def _lengths(config: Config, n: int, seed: int) -> Event:
@@ -233,7 +228,7 @@ def _grid(config: Config, first: float, share: float, seed: int) -> Trainer:
             data["values"], data["greedy"] = q.max(axis=1).tolist(), q.argmax(axis=1).tolist()
         return {"error/spread": float(rmse.std(ddof=1))}, data
 
-    return _Watched(trainer, look)
+    return Watched(trainer, look, f"grid-{first:g}-{share:g}")
 
 
 # ---------------------------------------------------------------------- exact levels

@@ -128,9 +128,9 @@ def _flatten(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if torch is not None and isinstance(value, torch.Tensor):
         if value.dtype == torch.bfloat16:
             arrays[name] = value.detach().cpu().contiguous().view(torch.int16).numpy()
-            return {"$tensor": name, "dtype": "bfloat16"}
+            return {"$tensor": name, "dtype": "bfloat16", "shape": list(value.shape)}
         arrays[name] = np.ascontiguousarray(value.detach().cpu().numpy())
-        return {"$tensor": name}
+        return {"$tensor": name, "shape": list(value.shape)}
     if isinstance(value, np.ndarray):
         arrays[name] = np.ascontiguousarray(value)
         return {"$array": name, "shape": list(value.shape)}
@@ -161,7 +161,8 @@ def _restore(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "$tensor" in tree:
         import torch
 
-        tensor = torch.from_numpy(np.array(arrays[tree["$tensor"]]))
+        # a number comes back from safetensors as one of length one
+        tensor = torch.from_numpy(np.array(arrays[tree["$tensor"]]).reshape(tree["shape"]))
         return tensor.view(torch.bfloat16) if tree.get("dtype") == "bfloat16" else tensor
     return {k: _restore(v, arrays) for k, v in tree.items()}
 
