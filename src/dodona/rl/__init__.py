@@ -11,16 +11,26 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
+    "batch_td": ("BatchMC", "BatchTD"),
+    "differential": ("DifferentialQLearning", "DifferentialSarsa", "RLearning"),
+    "dyna": ("DynaQ", "PrioritizedDyna", "ReplayQLearning"),
+    "env_check": ("EnvReport", "check_env"),
+    "environments": ("Env", "Step", "make_env", "mdp_env"),
+    "episodes": ("EpisodeRecorder", "EpisodeStats", "evaluate"),
     "features": ("Aggregation", "Fourier", "OneHot", "Polynomial", "RBF", "Table", "TileCoding"),
+    "gymnasium_env": ("GymnasiumEnv",),
     "history": ("History",),
     "linear": (
         "FittedQ", "GradientMC", "GradientTD", "LSPI", "LSTD", "LSTDQ", "QLearningLinear",
         "SarsaLinear", "TDLinear",
     ),
+    "off_policy_td": ("OffPolicyNStep", "QSigma", "Retrace", "TreeBackup"),
+    "normalizer": ("Normalizer",),
+    "rollout": ("EnvCollector", "EpisodeCollector", "collect"),
     "tabular_env": ("TabularEnv",),
     "td": (
         "DoubleQLearning", "ExpectedSarsa", "MonteCarlo", "NStepExpectedSarsa", "NStepSarsa", "NStepTD",
-        "QLearning", "Sarsa", "SarsaLambda", "TD0", "TDLambda", "WatkinsQLambda",
+        "QLearning", "Sarsa", "SarsaLambda", "SpeedyQLearning", "TD0", "TDLambda", "WatkinsQLambda",
     ),
 }  # fmt: skip
 _HOME = {name: file for file, names in _ROOMS.items() for name in names}
