@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from dodona.errors import DodonaError
-from dodona.mdp import MDP, worlds
+from dodona.mdp import MDP, MatrixFree, worlds
 from dodona.mdp.halo import World
 from dodona.mdp.sharded import METHODS, Shard, Sharded, shard, solve_sharded
+from dodona.mdp.worlds import matrix_free as free_worlds
 
 GROUPS = (1, 2, 3, 4)
 TOL = 5e-13  # two answers with proven gaps below it differ by less than 1e-12
 
 
-def models() -> dict[str, MDP]:
-    """Wide and narrow halos, ends, discounts per transition, float32, a rank with terminal states only."""
+def models() -> dict[str, MDP | MatrixFree]:
+    """Wide and narrow halos, ends, discounts per transition, float32, a rank with terminal states only,
+    and a world whose ranks make their own rows."""
     garnet = worlds.garnet(60, 3, 4, seed=0, terminal=2, gamma=0.4)
     rng = np.random.default_rng(1)
     return {
@@ -33,12 +35,15 @@ def models() -> dict[str, MDP]:
         ),
         "float32": worlds.garnet(50, 2, 3, seed=2, gamma=0.4, dtype=np.float32),
         "ends": worlds.garnet(40, 2, 2, seed=3, terminal=30, gamma=0.4),
+        "functions": free_worlds.maze(6, 7, seed=2, gamma=0.3, compiled=False),
     }
 
 
 def methods(name: str) -> list[str]:
     if name == "wide":
         return sorted(METHODS)
+    if name == "functions":
+        return ["inexact", "policy-iteration"]
     return ["inexact", "truncated"] if name == "narrow" else ["value-iteration"]
 
 

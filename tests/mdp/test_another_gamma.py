@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dodona.errors import MDPError
-from dodona.mdp import MDP, blackwell_gamma, solve, sweep_gamma
+from dodona.mdp import MDP, blackwell_gamma, solve, sweep_gamma, worlds
 
 
 def renewed(gamma, *, extra=None):
@@ -63,3 +63,14 @@ def test_a_gymnasium_model_at_another_gamma_is_the_table_at_that_gamma():
     for gamma in (0.9, 0.99):
         made = MDP.from_gymnasium(env, gamma=gamma)
         assert np.array_equal(whole.replace(gamma=gamma).discounts, made.discounts)
+
+
+def test_a_step_of_a_sweep_costs_two_policy_evaluations_at_most():
+    mdp = worlds.book_grid()
+    gammas = np.linspace(0.0, 0.99, 200)
+    sweep = sweep_gamma(mdp, gammas)
+    assert len(gammas) <= sweep.evaluations <= 2 * len(gammas)
+    assert sweep.breaks and sweep.refinements <= 3 * 40 * len(sweep.breaks)
+    for k in (0, 60, 199):
+        known = solve(mdp.replace(gamma=float(gammas[k])), tol=1e-10)
+        assert sweep.values[k] == pytest.approx(known.values, abs=1e-8)

@@ -365,6 +365,6 @@ def test_bad_settings_are_named(settings, error, message):
 def test_rows_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr("dodona.mdp.matrix_free.DENSE_LIMIT", 1000)
     with pytest.raises(
-        MDPError, match=r"need about 0.0 GiB \(pairs=10, events=3\). Plan without them"
+        MDPError, match=r"need about 0.0 GiB \(pairs=16, events=3\). Plan without them"
     ):
         MatrixFree(order, DEMAND, 4, 4, gamma=0.9).to_mdp()

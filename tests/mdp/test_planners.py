@@ -5,8 +5,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dodona.errors import InputError, MDPError
-from dodona.mdp import MDP, Planner, policy_value, solve, value_iteration
+from dodona.errors import InputError, MDPError, NonFiniteError
+from dodona.mdp import (
+    MDP,
+    Planner,
+    policy_iteration,
+    policy_value,
+    solve,
+    value_iteration,
+    worlds,
+)
 from dodona.mdp.proposals import PROPOSALS
 
 # mdptoolbox.example.small; optimal values as printed by independent solves to 1e-8
@@ -165,3 +173,76 @@ def test_bad_arguments_say_what_is_expected():
         value_iteration(mdp, order="jakobi")
     with pytest.raises(MDPError, match="shortest_path_value_iteration.*relative_value_iteration"):
         solve(mdp.replace(gamma=1.0))
+
+
+@pytest.mark.parametrize("gamma", [0.99, 0.9999, 0.999999])
+def test_the_vertex_of_the_linear_programme_needs_no_polishing_near_gamma_one(gamma):
+    mdp = worlds.garnet(60, 3, 4, seed=0, gamma=gamma)
+    planner = Planner(mdp, "linear-program", tol=1e-8 / (1 - gamma))
+    while planner.advance():
+        pass
+    assert planner.status == "converged" and planner.work.iteration <= 4
+    known = solve(mdp, tol=1e-8 / (1 - gamma))
+    assert np.all(planner.solution().lower <= known.upper)
+    assert np.all(planner.solution().upper >= known.lower)
+
+
+def test_simplex_switching_is_not_cut_short():
+    # 1100 states that never meet: one switch each, more than any fixed limit that one would think of
+    n = 1100
+    mdp = MDP(
+        sa_indptr=np.arange(0, 2 * n + 1, 2), actions=np.tile([0, 1], n), indptr=np.arange(2 * n + 1),
+        indices=np.repeat(np.arange(n), 2), probs=np.ones(2 * n), rewards=np.tile([0.0, 1.0], n),
+        gamma=0.5, terminal=np.zeros(n, dtype=bool),
+    )  # fmt: skip
+    solution = policy_iteration(
+        mdp, switch="simplex", start_policy=np.zeros(n, dtype=int), evaluation="bicgstab"
+    )
+    assert solution.converged and solution.values == pytest.approx(np.full(n, 2.0))
+
+
+def test_one_state_switches_at_a_time():
+    planner = Planner(worlds.garnet(12, 3, 4, seed=1), "policy-iteration", switch="simplex")
+    switched, before = [], None
+    while planner.advance():
+        if before is not None and planner.work.iteration > 2:
+            switched.append(np.count_nonzero(before != evaluated(planner)))
+        before = evaluated(planner)
+    assert planner.status == "converged" and max(switched) == 1
+
+
+def evaluated(planner):
+    """The policy that the last proposal evaluated: what the next sweep started from."""
+    return planner.work.last_choice.copy()
+
+
+def test_over_relaxation_that_runs_away_is_told_from_rewards_that_overflow():
+    mdp = worlds.garnet(30, 2, 1, seed=1, gamma=0.99)
+    with pytest.raises(
+        NonFiniteError,
+        match=r"With omega=1.9 .* sure below 2 / \(1 \+ gamma\) = 1.005. Choose omega",
+    ):
+        value_iteration(mdp, order="gauss-seidel", omega=1.9)
+    assert value_iteration(mdp, order="gauss-seidel", omega=1.005).converged
+    huge = mdp.replace(rewards=1e306 * mdp.rewards)
+    with pytest.raises(NonFiniteError, match="Scale the rewards down"):
+        value_iteration(huge, order="gauss-seidel", omega=1.0)
+
+
+def test_a_policy_of_a_hundred_thousand_states_is_proven_close_to_gamma_one():
+    mdp = worlds.garnet(100_000, 2, 5, seed=0, gamma=0.9999)
+    solution = policy_value(mdp, np.zeros(mdp.num_states, dtype=int), tol=1e-6)
+    assert solution.converged and solution.gap <= 1e-6
+
+
+def test_single_precision_rows_are_solved_as_exactly_as_their_numbers():
+    single = worlds.garnet(60, 3, 4, seed=5, gamma=0.95, dtype=np.float32)
+    P, R, gamma = single.dense()
+    known = np.zeros(60)  # of the stored numbers, whose rows miss one by 1e-8
+    for _ in range(800):
+        known = (R + gamma * P.astype(np.float64) @ known).max(axis=1)
+    mine = solve(single, tol=1e-9)
+    assert mine.converged and mine.values.dtype == np.float64
+    assert np.all(mine.lower <= known + 1e-12) and np.all(known <= mine.upper + 1e-12)
+    full = solve(worlds.garnet(60, 3, 4, seed=5, gamma=0.95), tol=1e-9)
+    assert 1e-9 < np.abs(mine.values - full.values).max() < 1e-4

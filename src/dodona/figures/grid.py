@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Shaped
 
 from dodona.figures.style import styled
 
@@ -11,14 +12,14 @@ MOVES = {"up": (0, -1), "right": (1, 0), "down": (0, 1), "left": (-1, 0), "stay"
 
 
 def grid_policy(
-    values: Sequence[float],
-    optimal: Sequence[Sequence[bool]],
+    values: Sequence[float] | Shaped[np.ndarray, "S"],
+    optimal: Sequence[Sequence[bool]] | Shaped[np.ndarray, "S A"],
     *,
     grid: tuple[int, int],
     actions: Sequence[str],
     title: str,
-    terminal: Sequence[bool] | None = None,
-    forbidden: Sequence[bool] | None = None,
+    terminal: Sequence[bool] | Shaped[np.ndarray, "S"] | None = None,
+    forbidden: Sequence[bool] | Shaped[np.ndarray, "S"] | None = None,
     unit: str = "value (reward units)",
 ) -> go.Figure:
     """Value map with policy arrows.
@@ -76,7 +77,7 @@ def _arrows(
     table: np.ndarray,
     optimal: np.ndarray,
     actions: Sequence[str],
-    terminal: Sequence[bool] | None,
+    terminal: Sequence[bool] | Shaped[np.ndarray, "S"] | None,
 ) -> None:
     rows, columns = table.shape
     if rows * columns > 1600:

@@ -17,9 +17,10 @@ from dodona.core.shapes import FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import average_reward
 from dodona.mdp.certificate import UNIT, contraction
-from dodona.mdp.chain import normalised, policy_pairs
+from dodona.mdp.chain import closed_classes, normalised, policy_pairs
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
+from dodona.mdp.proposals import successor_graph
 from dodona.mdp.solution import Progress
 
 PERIODIC = (
@@ -196,18 +197,9 @@ def _undiscounted(mdp: MDP) -> MDP:
 
 
 def _one_closed_class(mdp: MDP) -> None:
-    import scipy.sparse as sparse
-
-    from dodona.mdp.proposals import successor_graph
-
-    graph = successor_graph(mdp)
-    count, label = sparse.csgraph.connected_components(graph, connection="strong")
-    source = np.repeat(label, np.diff(graph.indptr))
-    leaving = np.zeros(count, dtype=bool)
-    leaving[source[source != label[graph.indices]]] = True
-    closed = np.flatnonzero(~leaving)
-    if len(closed) > 1:
-        a, b = (int(np.argmax(label == c)) for c in closed[:2])
+    classes = closed_classes(successor_graph(mdp))
+    if len(classes) > 1:
+        a, b = int(classes[0][0]), int(classes[1][0])
         raise MDPError(
             f"states {a} and {b} lie in different closed classes: no policy leads from one to the "
             "other, so there is not one gain. Split the model by class.",

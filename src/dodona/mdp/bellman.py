@@ -9,7 +9,7 @@ Source: Zhao, Mathematical Foundations of RL, 2025, ch. 2; Puterman 1994, ch. 6;
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sparse
@@ -19,9 +19,10 @@ from scipy.sparse.linalg import splu
 from dodona.core.shapes import FloatArray
 from dodona.errors import InputError, MDPError, ShapeError
 from dodona.mdp.certificate import bracket, contraction
-from dodona.mdp.chain import Chain, policy_chain, require_proper
+from dodona.mdp.chain import Chain, closed_classes, policy_chain, require_proper
 from dodona.mdp.evaluation import Method, evaluate
 from dodona.mdp.model import MDP
+from dodona.mdp.policy_rows import PolicyRows, policy_rows
 from dodona.mdp.rows import Model
 from dodona.mdp.solution import Progress, Solution
 
@@ -29,7 +30,7 @@ MAX_ROUNDS = 8  # each round tightens the target a hundredfold; more can not pas
 
 
 def policy_value(
-    mdp: MDP,
+    mdp: Model,
     policy: Shaped[np.ndarray, "..."] | list,
     *,
     method: Method = "auto",
@@ -42,7 +43,8 @@ def policy_value(
 
     Args:
         policy: [S] action numbers, or [S, A] probabilities.
-        method: "lu", "bicgstab", "gmres", "iterate"; "auto" = dense LU up to 1500 states, then BiCGSTAB.
+        method: "lu" (stored rows only), "bicgstab", "gmres", "iterate"; "auto" = dense LU up to 1500
+            states, then BiCGSTAB, which a MatrixFree model takes at any size.
         tol: largest gap upper - lower asked for, in reward units.
             Default 1e-10 max(1, max|r| / (1 - gamma)).
         start_values: [S] first guess of the iterative methods.
@@ -64,7 +66,7 @@ def policy_value(
     """
     if tol is not None and not tol > 0:
         raise InputError(f"tol must be > 0, got {tol}. 1e-8 is usual.")
-    chain = policy_chain(mdp, policy)
+    chain = policy_rows(mdp, policy)
     begun = time.perf_counter()
     if tol is None:
         largest = mdp.reward_bound / (1.0 - mdp.gamma) if mdp.gamma < 1 else mdp.reward_bound
@@ -126,7 +128,7 @@ def action_values(mdp: Model, values: Float[np.ndarray, "S"]) -> Float[np.ndarra
 
 
 def policy_action_values(
-    mdp: MDP, policy: Shaped[np.ndarray, "..."] | list
+    mdp: Model, policy: Shaped[np.ndarray, "..."] | list
 ) -> Float[np.ndarray, "S A"]:
     """q_pi of every feasible action, [S, A]: action_values of policy_value.
 
@@ -137,7 +139,7 @@ def policy_action_values(
 
 
 def policy_advantages(
-    mdp: MDP, policy: Shaped[np.ndarray, "..."] | list
+    mdp: Model, policy: Shaped[np.ndarray, "..."] | list
 ) -> Float[np.ndarray, "S A"]:
     """q_pi(s, a) - v_pi(s), [S, A]; its mean under the policy is 0. -inf where infeasible.
 
@@ -148,14 +150,14 @@ def policy_advantages(
 
 
 def bellman_operator(
-    mdp: MDP, values: Float[np.ndarray, "S"], *, policy: Shaped[np.ndarray, "..."] | list
+    mdp: Model, values: Float[np.ndarray, "S"], *, policy: Shaped[np.ndarray, "..."] | list
 ) -> Float[np.ndarray, "S"]:
     """T_pi v = r_pi + gamma P_pi v, one sweep.
 
     Raises: as policy_value.  Source: Zhao 2025, eq. 2.7.  Cost: nnz of the rows.
     Oracle: plain loops; oracles.enumeration.trajectory_tree after several.
     """
-    chain = policy_chain(mdp, policy)
+    chain = policy_rows(mdp, policy)
     out = np.empty(mdp.num_states)
     _sweep(chain, state_values(mdp, values), out)
     return out
@@ -297,7 +299,7 @@ def state_values(mdp: Model, values: Float[np.ndarray, "S"]) -> Float[np.ndarray
     return values
 
 
-def _start(chain: Chain, start_values: FloatArray | None) -> FloatArray:
+def _start(chain: Chain | PolicyRows, start_values: FloatArray | None) -> FloatArray:
     if start_values is None:
         return np.zeros(chain.num_states)
     values = np.array(start_values, dtype=np.float64)
@@ -309,34 +311,47 @@ def _start(chain: Chain, start_values: FloatArray | None) -> FloatArray:
     return values
 
 
-def _sweep(chain: Chain, values: FloatArray, out: FloatArray) -> tuple[float, float, float]:
+def _sweep(
+    chain: Chain | PolicyRows, values: FloatArray, out: FloatArray
+) -> tuple[float, float, float]:
     return chain.policy_sweep(chain.choice, values, out)
 
 
-def _weighted_prover(chain: Chain):
+def _weighted_prover(chain: Chain | PolicyRows):
     """A bracket for chains without discount: v +- (delta / c) h with h - P h >= c > 0.
 
     h is the expected number of steps to the end, so c is 1 up to rounding; the shift delta h / c
     loses at least delta in every sweep, which is what a constant shift does under a discount.
     """
-    require_proper(chain)
+    stored = isinstance(chain, Chain)
+    if stored:
+        require_proper(chain)
+    live = ~chain.terminal
     steps, _ = evaluate(
-        _with_rewards(chain, (~chain.terminal).astype(np.float64)),
+        chain.with_rewards(live.astype(np.float64)),
         chain.choice,
         np.zeros(chain.num_states),
-        method="lu",
-        residual=0.0,
+        method="lu" if stored else "auto",
+        residual=1e-6,  # of h: it need not be exact, only lose c > 0, and LU ignores it
     )
-    steps = np.where(chain.terminal, 0.0, steps)
+    steps = np.where(live, steps, 0.0)
     left = np.empty_like(steps)
-    _sweep(_with_rewards(chain, np.zeros_like(steps)), steps, left)
-    _, _, error = contraction(replace(chain, reward_bound=0.0), float(steps.max(initial=0.0)))
-    live = ~chain.terminal
-    shrink = float(np.min((steps - left)[live], initial=np.inf)) - 2 * error
+    chain.policy_product(chain.choice, steps, left)
+    silent = chain.with_rewards(np.zeros_like(steps))
+    _, _, error = contraction(silent, float(np.abs(steps).max(initial=0.0)))
+    loss = np.where(live, steps - left, np.inf)
+    shrink = float(loss.min(initial=np.inf)) - 2 * error
     if live.any() and not shrink > 0:
+        if stored:
+            raise MDPError(
+                f"some state needs about {steps.max():.2e} steps to end, too many for float64 to prove "
+                "a value without discount. Use gamma < 1."
+            )
+        s = int(np.argmin(loss))  # without stored rows nobody walks ahead to see
         raise MDPError(
-            f"some state needs about {steps.max():.2e} steps to end, too many for float64 to prove "
-            "a value without discount. Use gamma < 1."
+            f"gamma is 1 and around state {s} the policy never ends, or takes more steps than float64 "
+            "can prove a value for. Choose another policy, or use gamma < 1.",
+            state=s,
         )
 
     def prove(chain, values, swept, low, high):
@@ -348,10 +363,6 @@ def _weighted_prover(chain: Chain):
         return lower, upper
 
     return prove
-
-
-def _with_rewards(chain: Chain, rewards: FloatArray) -> Chain:
-    return replace(chain, rewards=rewards)
 
 
 def _undiscounted_chain(mdp: MDP, policy) -> Chain:
@@ -367,19 +378,15 @@ def _undiscounted_chain(mdp: MDP, policy) -> Chain:
 def _recurrent_class(chain: Chain) -> np.ndarray:
     matrix = chain.matrix.copy()
     matrix.eliminate_zeros()
-    count, label = sparse.csgraph.connected_components(matrix, connection="strong")
-    source = np.repeat(label, np.diff(matrix.indptr))
-    leaving = np.zeros(count, dtype=bool)
-    leaving[source[source != label[matrix.indices]]] = True
-    closed = np.flatnonzero(~leaving)
-    if len(closed) > 1:
-        first, second = (int(np.argmax(label == c)) for c in closed[:2])
+    classes = closed_classes(matrix)
+    if len(classes) > 1:
+        first, second = int(classes[0][0]), int(classes[1][0])
         raise MDPError(
-            f"the policy has {len(closed)} closed classes (states {first} and {second} lie in "
+            f"the policy has {len(classes)} closed classes (states {first} and {second} lie in "
             "different ones), so the long run depends on the start. Choose a policy with one.",
             state=first,
         )
-    return np.flatnonzero(label == closed[0])
+    return classes[0]
 
 
 def _gth(P: FloatArray) -> FloatArray:

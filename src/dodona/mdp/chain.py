@@ -6,12 +6,13 @@ MDP, the kernels and the certificate serve both.
 Source: Zhao 2025, sec. 2.7 (r_pi, P_pi); Puterman 1994, sec. 5.6.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import MDPError, ShapeError, SupportError
@@ -62,6 +63,11 @@ class Chain(Compressed):
         with threads_for(len(self.indices)):
             low, high = row_mass_extremes(indptr, self.indices, self.weights, self.terminal)
         return self.scale * low, self.scale * high
+
+    def with_rewards(self, rewards: FloatArray) -> "Chain":
+        """The same chain paying ``rewards`` [S], for what else is linear in them."""
+        bound = float(np.abs(rewards).max(initial=0.0))
+        return replace(self, rewards=rewards, reward_bound=bound)
 
     @cached_property
     def matrix(self) -> sparse.csr_array:
@@ -143,6 +149,19 @@ def policy_pairs(
             )
         live = np.flatnonzero(~mdp.terminal)
         return mdp.pairs_of(live, policy[live]), None
+    policy = distributions(mdp, policy)
+    wrong = ~mdp.terminal[:, None] & (policy > 0) & ~mdp.action_mask
+    if wrong.any():
+        s, a = (int(i) for i in np.argwhere(wrong)[0])
+        raise infeasible_mass(mdp, policy, s, a)
+    share = policy[mdp.pair_state, mdp.actions]
+    pairs = np.flatnonzero(share > 0)
+    return pairs, share[pairs]
+
+
+def distributions(mdp: Model, policy: np.ndarray) -> Float[np.ndarray, "S A"]:
+    """A stochastic policy as float64 whose live rows are distributions, or the error that says why not."""
+    S, A = mdp.num_states, mdp.num_actions
     if policy.shape != (S, A):
         raise ShapeError(
             f"policy has shape {policy.shape}, expected [S] = ({S},) action numbers or "
@@ -151,9 +170,9 @@ def policy_pairs(
     if policy.dtype.kind not in "biuf":
         raise TypeError(f"a stochastic policy holds real probabilities, got dtype {policy.dtype}.")
     policy = policy.astype(np.float64)
-    live = ~mdp.terminal
     sums = policy.sum(axis=1)
-    bad = live & ~((np.abs(sums - 1.0) <= 1e-9 * A**0.5) & np.all(policy >= 0, axis=1))
+    good = (np.abs(sums - 1.0) <= 1e-9 * A**0.5) & np.all(policy >= 0, axis=1)
+    bad = ~mdp.terminal & ~good
     if bad.any():
         s = int(np.argmax(bad))
         raise SupportError(
@@ -161,18 +180,17 @@ def policy_pairs(
             "a distribution over actions is expected: non-negative, sum 1.",
             state=s,
         )
-    wrong = live[:, None] & (policy > 0) & ~mdp.action_mask
-    if wrong.any():
-        s, a = (int(i) for i in np.argwhere(wrong)[0])
-        raise SupportError(
-            f"policy gives probability {float(policy[s, a])!r} to action {a} in state {s}, where it is "
-            f"infeasible. Feasible there: {mdp.feasible(s)}.",
-            state=s,
-            action=a,
-        )
-    share = policy[mdp.pair_state, mdp.actions]
-    pairs = np.flatnonzero(share > 0)
-    return pairs, share[pairs]
+    return policy
+
+
+def infeasible_mass(mdp: Any, policy: np.ndarray, s: int, a: int) -> SupportError:
+    """The error for a policy that may take action a in state s, where it can not."""
+    return SupportError(
+        f"policy gives probability {float(policy[s, a])!r} to action {a} in state {s}, where it is "
+        f"infeasible. Feasible there: {mdp.feasible(s)}.",
+        state=s,
+        action=a,
+    )
 
 
 def require_proper(mdp: MDP | Chain) -> None:
@@ -190,6 +208,22 @@ def require_proper(mdp: MDP | Chain) -> None:
             "average_reward / relative_value_iteration.",
             state=s,
         )
+
+
+def closed_classes(graph: sparse.csr_array) -> list[IntArray]:
+    """The sets of states that can be reached from each other and never left, each rising.
+
+    Args: graph: [S, S], an entry where a transition is possible.
+    Source: Tarjan 1972.  Oracle: oracles.chains.null_vector has one dimension per class.
+    Cost: O(S + entries).
+    """
+    count, label = sparse.csgraph.connected_components(graph, connection="strong")
+    source = np.repeat(label, np.diff(graph.indptr))
+    closed = np.ones(count, dtype=bool)
+    closed[source[source != label[graph.indices]]] = False
+    states = np.flatnonzero(closed[label])
+    states = states[np.argsort(label[states], kind="stable")]
+    return np.split(states, np.flatnonzero(np.diff(label[states])) + 1)
 
 
 def never_ending(rows: MDP | Chain) -> BoolArray:

@@ -32,11 +32,14 @@ METHODS = frozenset(
     ("auto", "value-iteration", "anderson", "truncated", "policy-iteration", "inexact")
 )
 STORED = ("sa_indptr", "actions", "indptr", "indices", "probs", "rewards", "weights", "pair_state")
-BYTES_PER_OUTCOME = 49  # of to_mdp: successor, probability, reward, discount, and their sorting
+# of stored_rows: successor, probability, reward, discount, and their sorting
+BYTES_PER_OUTCOME = 49
+# what one pass over all rows tells
+FACTS = ("num_pairs", "mass", "reward_bound", "policy_share", "ends")
 
 
 class MatrixFree(Model):
-    """An MDP given by functions, validated by one pass when it is made.
+    """An MDP given by functions, validated by one pass when it is made, or when it is first used.
 
     >>> def walk(states, actions, event):  # on a ring of 5, pays 1 for reaching state 0
     ...     to = (states + (2 * actions - 1) * (1 - event)) % 5
@@ -62,6 +65,8 @@ class MatrixFree(Model):
         terminal: [S] bool, or the numbers of states where nothing follows. Default: none.
         labels: names and grid shape for tables and pictures.
         num_events: number of events, where ``events`` is a function.
+        validate: False puts that pass off until a planner needs it; ``shard`` then looks at its own
+            rows only, so that no process walks over the whole model.
     Raises:
         MDPError: the first offending state, action and event, what was got and what is expected.
         InputError, ShapeError, TypeError: answers of another form than the above.
@@ -85,6 +90,7 @@ class MatrixFree(Model):
         terminal: Shaped[np.ndarray, "..."] | Iterable[int] | None = None,
         labels: Labels | None = None,
         num_events: int | None = None,
+        validate: bool = True,
     ):
         if num_states < 1 or num_actions < 1:
             raise MDPError(
@@ -96,8 +102,11 @@ class MatrixFree(Model):
         self.terminal, self.labels = terminal_mask(terminal, num_states), labels
         events = events if callable(events) else _probabilities(events)
         self.num_events = _number_of_events(events, num_events)
+        # E products and E - 1 sums of rewards, the same of values, the discount, the last sum
+        self.num_roundings = self.num_events + 4
         self._rows = self._engine(transition, events)
-        self._audit()
+        if validate:
+            self._audit()
 
     # ------------------------------------------------------------------ what planners ask
     def optimality_sweep(self, values, out, choice, keep) -> Extremes:
@@ -169,25 +178,10 @@ class MatrixFree(Model):
         Raises: MDPError: the rows would need more than 4 GiB.
         Oracle: sweeps of both agree to rounding.  Cost: O(S A E) time and memory.
         """
-        size = BYTES_PER_OUTCOME * self.num_pairs * self.num_events
-        if size > DENSE_LIMIT:
-            raise MDPError(
-                f"the rows of this model need about {size / 2**30:.1f} GiB (pairs={self.num_pairs}, "
-                f"events={self.num_events}). Plan without them: {', '.join(sorted(METHODS))}."
-            )
-        blocks = list(self._live_blocks()) or [np.empty(0, dtype=np.int64)]
-        state, action, reward, count, successor, probs, paid, ended = (
-            np.concatenate(column)
-            for column in zip(*(stored_rows(self._rows, b) for b in blocks), strict=True)
-        )
+        rows = self.stored_rows(0, self.num_states)
+        ended = rows.pop("ended")
         return MDP.from_pairs(
-            pair_state=state,
-            pair_action=action,
-            indptr=np.concatenate([[0], np.cumsum(count)]),
-            indices=successor,
-            probs=probs,
-            rewards=reward,
-            transition_rewards=paid,
+            **rows,
             num_states=self.num_states,
             gamma=self.gamma,
             discounts=np.where(ended, 0.0, self.gamma) if self.ends else None,
@@ -196,7 +190,41 @@ class MatrixFree(Model):
             num_actions=self.num_actions,
         )
 
+    def stored_rows(self, first: int, last: int) -> dict[str, np.ndarray]:
+        """The rows of the states first..last-1, checked, in the form of ``MDP.from_pairs``.
+
+        Returns: pair_state, pair_action, indptr, indices, probs, rewards, transition_rewards, and
+            ``ended``, which transitions nothing follows; states are numbered as in the model.
+        Raises: MDPError: rows that are wrong, or that would need more than 4 GiB.
+        Oracle: sweeps of both agree to rounding.
+        Cost: O(A E) time and memory per state, of these states only.
+        """
+        pairs = (last - first) * self.num_actions
+        size = BYTES_PER_OUTCOME * pairs * self.num_events
+        if size > DENSE_LIMIT:
+            raise MDPError(
+                f"the rows of {last - first} states need about {size / 2**30:.1f} GiB (pairs={pairs}, "
+                f"events={self.num_events}). Plan without them ({', '.join(sorted(METHODS))}), or give "
+                "each of several processes fewer: shard(model, rank, num_ranks)."
+            )
+        blocks = list(self._live_blocks(first, last)) or [np.empty(0, dtype=np.int64)]
+        for states in blocks:
+            self._audit_block(states)
+        state, action, reward, count, successor, probs, paid, ended = (
+            np.concatenate(column)
+            for column in zip(*(stored_rows(self._rows, b) for b in blocks), strict=True)
+        )
+        return {
+            "pair_state": state, "pair_action": action,
+            "indptr": np.concatenate([[0], np.cumsum(count)]),
+            "indices": successor, "probs": probs, "rewards": reward, "transition_rewards": paid,
+            "ended": ended,
+        }  # fmt: skip
+
     def __getattr__(self, name: str) -> Any:
+        if name in FACTS:
+            self._audit()
+            return self.__dict__[name]
         if name in STORED:
             raise AttributeError(
                 f"a MatrixFree model stores no rows, so it has no '{name}'. Use .to_mdp()."
@@ -212,14 +240,16 @@ class MatrixFree(Model):
                 "numba.njit: the first take arrays, the second take integers."
             )
         settings = (transition, events, self.num_events, self.num_actions)
-        live = np.flatnonzero(~self.terminal)[:1]
-        if compiled and len(live):
-            return CompiledEvents(*settings, example=int(live[0]))
+        live = int(np.argmin(self.terminal))  # the first one, found without touching the others
+        if compiled and not self.terminal[live]:
+            return CompiledEvents(*settings, example=live)
         return NumpyEvents(*settings)
 
-    def _live_blocks(self) -> Iterable[IntArray]:
-        for block in self._rows.blocks(self.num_states):
-            states = np.flatnonzero(~self.terminal[block]) + block.start
+    def _live_blocks(self, first: int = 0, last: int | None = None) -> Iterable[IntArray]:
+        start, stop = first, self.num_states if last is None else last
+        for block in self._rows.blocks(stop - start):
+            low, high = start + block.start, start + block.stop
+            states = np.flatnonzero(~self.terminal[low:high]) + low
             if len(states):
                 yield states
 
@@ -229,35 +259,39 @@ class MatrixFree(Model):
 
     def _audit(self) -> None:
         """One pass over everything: what the certificate needs, and the first thing that is wrong."""
-        low, high, bound, pairs, self.ends = np.inf, 0.0, 0.0, 0, False
+        low, high, bound, pairs, ends = np.inf, 0.0, 0.0, 0, False
         for states in self._live_blocks():
-            rows = self._rows.pairs(states)
-            kept, total, paid = (np.zeros(len(rows[0])) for _ in range(3))
-            allowed: BoolArray | None = None
-            for event in range(self.num_events):
-                outcome = self._rows.outcome(*rows, event)
-                here = (
-                    np.ones(len(kept), dtype=bool) if outcome.feasible is None else outcome.feasible
-                )
-                if allowed is None:
-                    allowed = here
-                self._check(rows, event, outcome, here, allowed)
-                alive = ~self.terminal[outcome.successors]
-                if outcome.ended is not None:
-                    alive &= ~outcome.ended
-                    self.ends = self.ends or bool(np.any(outcome.ended & here))
-                kept += np.where(alive, outcome.probs, 0.0)
-                total += outcome.probs
-                paid += outcome.probs * np.abs(outcome.rewards)
-            self._check_rows(rows, total, allowed)
-            low, high = min(low, kept[allowed].min()), max(high, kept[allowed].max())
-            bound, pairs = max(bound, paid[allowed].max()), pairs + int(allowed.sum())
-        self.num_pairs = pairs
+            least, most, largest, feasible, ended = self._audit_block(states)
+            low, high, bound = min(low, least), max(high, most), max(bound, largest)
+            pairs, ends = pairs + feasible, ends or ended
+        self.num_pairs, self.ends = pairs, ends
         self.mass = (self.gamma * float(min(low, high)), self.gamma * float(high))
         self.reward_bound = float(bound) * (1.0 + 2 * self.num_events * UNIT)
-        # E products and E - 1 sums of rewards, the same of values, the discount, the last sum
-        self.num_roundings = self.num_events + 4
         self.policy_share = int(np.count_nonzero(~self.terminal)) / max(pairs, 1)
+
+    def _audit_block(self, states: IntArray) -> tuple[float, float, float, int, bool]:
+        """(least mass kept, most, bound on |reward|, feasible pairs, whether any ends) of live states."""
+        if not len(states):
+            return np.inf, 0.0, 0.0, 0, False
+        rows, ends = self._rows.pairs(states), False
+        kept, total, paid = (np.zeros(len(rows[0])) for _ in range(3))
+        allowed: BoolArray | None = None
+        for event in range(self.num_events):
+            outcome = self._rows.outcome(*rows, event)
+            here = np.ones(len(kept), dtype=bool) if outcome.feasible is None else outcome.feasible
+            if allowed is None:
+                allowed = here
+            self._check(rows, event, outcome, here, allowed)
+            alive = ~self.terminal[outcome.successors]
+            if outcome.ended is not None:
+                alive &= ~outcome.ended
+                ends = ends or bool(np.any(outcome.ended & here))
+            kept += np.where(alive, outcome.probs, 0.0)
+            total += outcome.probs
+            paid += outcome.probs * np.abs(outcome.rewards)
+        self._check_rows(rows, total, allowed)
+        kept, paid = kept[allowed], paid[allowed]
+        return kept.min(), kept.max(), paid.max(), int(allowed.sum()), ends
 
     def _check(
         self, rows: tuple[IntArray, IntArray], event: int, outcome: Outcome, here: BoolArray,

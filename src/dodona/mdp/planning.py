@@ -56,7 +56,8 @@ class Planner:
         tol_kind: "value" proves every value within tol; "policy" also stops as soon as the greedy
             policy is proven optimal by action elimination.
         start_values: [S] first values, default 0. start_policy: [S] actions, evaluated first.
-        max_iter: default: the bound of value iteration, which no method here exceeds in theory.
+        max_iter: default: the bound of value iteration, which no method here exceeds in theory but
+            switch="simplex", and there Scherrer's 2013 bound of that.
         options: of the method, see proposals.py.
     Raises:
         InputError: unknown method, tol <= 0, counts below 1.  MDPError: gamma 1, infeasible policy.
@@ -265,10 +266,14 @@ class Planner:
             if len(bad)
             else "too large"
         )
-        raise NonFiniteError(
-            f"values became {what} after {work.iteration} iterations. "
-            "Scale the rewards down: sums near 1e308 overflow."
-        )
+        advice = "Scale the rewards down: sums near 1e308 overflow."
+        omega, safe = work.options.get("omega", 1.0), 2.0 / (1.0 + self.mdp.mass[1])
+        if omega > safe:
+            advice = (
+                f"With omega={omega} they may run away from any rewards: convergence is sure below "
+                f"2 / (1 + gamma) = {safe:.4g}. Choose omega nearer to 1, which is Gauss-Seidel."
+            )
+        raise NonFiniteError(f"values became {what} after {work.iteration} iterations. {advice}")
 
     def _decide(self, size: float) -> None:
         work = self.work
@@ -307,6 +312,10 @@ class Planner:
         first, rate = self.history[0].gap, min(self.mdp.mass[1], 1.0 - 1e-12)
         if rate <= 0.0 or not first > self.tol:
             return 100
+        if self.work.options.get("switch") == "simplex":
+            pairs = self.mdp.num_states / self.mdp.policy_share
+            switches = pairs * (1.0 + 2.0 / (1.0 - rate) * math.log(1.0 / (1.0 - rate)))
+            return math.ceil(self.mdp.num_states * switches) + 100
         return math.ceil(2 * math.log(4 * first / self.tol) / -math.log(rate)) + 100
 
 
@@ -359,8 +368,8 @@ def value_iteration(
     """Value iteration v <- max_a [ r + gamma P v ] in any order of states.
 
     Args:
-        order: "jacobi" (all at once), "gauss-seidel" (``omega`` != 1 is SOR), "red-black", "random"
-            (``seed``), "topological", "priority".
+        order: "jacobi" (all at once), "gauss-seidel" (``omega`` != 1 is SOR, sure to converge below
+            2 / (1 + gamma)), "red-black", "random" (``seed``), "topological", "priority".
         accelerate: "anderson" mixes the last ``window`` steps (jacobi only).
     Returns, Raises, Warns: as solve.
     Source: Zhao 2025, alg. 4.1; Puterman 1994, sec. 6.3.
@@ -388,13 +397,14 @@ def policy_iteration(
     start_policy: Int[np.ndarray, "S"] | list[int] | None = None,
     switch: Literal["howard", "simplex"] = "howard",
     tol: float = 1e-8,
-    max_iter: int = 1000,
+    max_iter: int | None = None,
 ) -> Solution:
     """Policy iteration: evaluate exactly, improve, keep an action that ties with the best.
 
     Args:
         evaluation: "lu", "bicgstab", "gmres", "iterate" or "auto" (dense LU up to 1500 states).
         switch: "howard" changes every state that gains, "simplex" the one that gains most.
+        max_iter: default: as Planner, so that nothing stops before it must have ended.
     Returns, Raises, Warns: as solve.
     Source: Howard 1960; Zhao 2025, alg. 4.2; Scherrer 2013, arXiv:1306.0386 (bounds).
     Oracle: as solve.  Cost: a handful of evaluations.

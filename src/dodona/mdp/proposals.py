@@ -298,10 +298,14 @@ def _forecast(x: float, log_gap: float, x_now: float, log_gap_now: float, tol: f
 
 
 def linear_program(work: Work) -> FloatArray:
-    """min sum v subject to v >= r_a + W_a v for every pair (HiGHS). Exact up to its tolerance."""
+    """min sum v subject to v >= r_a + W_a v for every pair (HiGHS), up to its tolerance.
+
+    Near gamma 1 that tolerance is wide in values, though it names the policy: what is left is for
+    policy iteration to finish.
+    """
     mdp = work.mdp
     if work.memory.get("solved"):
-        return work.swept
+        return policy(work)
     L, S = mdp.num_pairs, mdp.num_states
     weights = sparse.csr_array((mdp.scale * mdp.weights, mdp.indices, mdp.indptr), shape=(L, S))
     states = sparse.csr_array((np.ones(L), (np.arange(L), mdp.pair_state)), shape=(L, S))
@@ -345,10 +349,11 @@ def predecessors(mdp: MDP) -> tuple[IntArray, IntArray]:
 
 
 def successor_graph(mdp: MDP) -> sparse.csr_array:
-    """[S, S] number of transitions from s to s'."""
+    """[S, S] number of transitions from s to s' that carry weight."""
     source = np.repeat(mdp.pair_state, np.diff(mdp.indptr))
-    S = mdp.num_states
-    graph = sparse.csr_array((np.ones(len(source)), (source, mdp.indices)), shape=(S, S))
+    S, carries = mdp.num_states, mdp.weights > 0
+    edges = (source[carries], mdp.indices[carries])
+    graph = sparse.csr_array((np.ones(len(edges[0])), edges), shape=(S, S))
     graph.sum_duplicates()
     return graph
 

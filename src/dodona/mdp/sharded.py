@@ -28,6 +28,7 @@ from dodona.errors import InputError, MDPError, ShapeError
 from dodona.mdp import kernels
 from dodona.mdp.chain import flat_rows
 from dodona.mdp.halo import Halo, World
+from dodona.mdp.matrix_free import MatrixFree
 from dodona.mdp.model import MDP
 from dodona.mdp.planning import Planner
 from dodona.mdp.rows import Extremes, Model
@@ -117,16 +118,23 @@ class Shard:
         return cls(first=first, num_states=num_states, halo=halo, rows=rows)
 
 
-def shard(mdp: MDP, rank: int, num_ranks: int) -> Shard:
-    """The rank's part of a model that fits one machine: consecutive states, transitions shared evenly.
+def shard(mdp: MDP | MatrixFree, rank: int, num_ranks: int) -> Shard:
+    """The rank's part of a model: consecutive states, transitions shared evenly.
+
+    Of an MDP, which must fit one machine, it copies rows. A MatrixFree model makes its functions say
+    the rows of this rank and no others, so that the whole need not fit anywhere:
+
+        shard(worlds.matrix_free.chain(10**9), rank, 64)
 
     Args:
+        mdp: the same on every rank.
         rank: in 0..num_ranks-1.
         num_ranks: at most the number of states.
-    Raises: InputError: a rank or a number of ranks out of range.
+    Raises: InputError: a rank or a number of ranks out of range. MDPError: as MatrixFree, of own rows.
     Source: row partition as in Gargiani et al. 2025, arXiv:2502.14474.
     Oracle: the shards of all ranks hold the rows of the model, in order.
-    Cost: O(S + transitions of the shard).
+    Cost: O(S + transitions of the shard); of a MatrixFree model O(transitions of the shard), and one
+        byte per state of the whole, the mark of the terminal ones.
     """
     S = mdp.num_states
     if not 1 <= num_ranks <= S or not 0 <= rank < num_ranks:
@@ -134,6 +142,8 @@ def shard(mdp: MDP, rank: int, num_ranks: int) -> Shard:
             f"rank must be in 0..num_ranks-1 and num_ranks in 1..{S} (the states), got "
             f"rank={rank}, num_ranks={num_ranks}."
         )
+    if isinstance(mdp, MatrixFree):
+        return _made_by_functions(mdp, rank * S // num_ranks, (rank + 1) * S // num_ranks)
     edges = _even_edges(mdp, num_ranks)
     first, last = int(edges[rank]), int(edges[rank + 1])
     pairs = np.arange(mdp.sa_indptr[first], mdp.sa_indptr[last])
@@ -152,6 +162,25 @@ def shard(mdp: MDP, rank: int, num_ranks: int) -> Shard:
         discounts=None if mdp.discounts is None else mdp.discounts[take],
         terminal=mdp.terminal[first:last],
         num_actions=mdp.num_actions,
+    )
+
+
+def _made_by_functions(model: MatrixFree, first: int, last: int) -> Shard:
+    rows = model.stored_rows(first, last)
+    pairs = np.bincount(rows["pair_state"] - first, minlength=last - first)
+    return Shard.from_rows(
+        first=first,
+        num_states=model.num_states,
+        sa_indptr=np.concatenate([[0], np.cumsum(pairs)]),
+        actions=rows["pair_action"],
+        indptr=rows["indptr"],
+        indices=rows["indices"],
+        probs=rows["probs"],
+        rewards=rows["rewards"],
+        gamma=model.gamma,
+        discounts=np.where(rows["ended"], 0.0, model.gamma) if rows["ended"].any() else None,
+        terminal=model.terminal[first:last],
+        num_actions=model.num_actions,
     )
 
 

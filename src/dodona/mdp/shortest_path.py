@@ -25,7 +25,14 @@ from dodona.core.shapes import BoolArray, FloatArray, IntArray
 from dodona.errors import InputError, MDPError
 from dodona.mdp.bellman import policy_value
 from dodona.mdp.certificate import contraction
-from dodona.mdp.chain import Chain, flat_rows, never_ending, normalised, policy_chain
+from dodona.mdp.chain import (
+    Chain,
+    closed_classes,
+    flat_rows,
+    never_ending,
+    normalised,
+    policy_chain,
+)
 from dodona.mdp.model import MDP
 from dodona.mdp.optimality import pair_actions, sweep
 from dodona.mdp.solution import Progress, Solution, all_pair_values
@@ -258,10 +265,7 @@ def _trap(rows: MDP | Chain, stuck: BoolArray) -> str:
     inside = stuck[source] & (np.asarray(rows.weights) > 0)
     source, successor = source[inside], rows.indices[inside]
     graph = sparse.csr_array((np.ones(len(source)), (source, successor)), shape=(S, S))
-    count, label = sparse.csgraph.connected_components(graph, connection="strong")
-    closed = np.bincount(label[stuck], minlength=count) > 0
-    closed[label[source[label[source] != label[successor]]]] = False
-    states = np.flatnonzero(label == np.argmax(closed))
+    states = next(c for c in closed_classes(graph) if stuck[c[0]])
     shown = ", ".join(map(str, states[:5])) + (", ..." if len(states) > 5 else "")
     return f"the end component {{{shown}}} of {len(states)} state{'s' if len(states) > 1 else ''}"
 

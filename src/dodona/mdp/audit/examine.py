@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dodona.core.shapes import IntArray
-from dodona.errors import InputError, MDPError
+from dodona.errors import MDPError
 from dodona.mdp.audit.limited_play import Play, play, start_mean, transition_pairs
 from dodona.mdp.audit.report import AuditReport, Loops, Problem, Sizes, Ties
 from dodona.mdp.chain import never_ending, policy_chain
@@ -46,7 +46,8 @@ def audit(env: Any, *, gamma: float = 1.0) -> AuditReport:
     Limit and threshold are about undiscounted returns, as Gymnasium counts them, whatever gamma.
 
     Args:
-        env: an id such as "FrozenLake8x8-v1", or an environment that gymnasium.make made.
+        env: an id such as "FrozenLake8x8-v1", or an environment. One that gymnasium.make did not make
+            has no threshold, and no limit but that of a TimeLimit wrapper; all else is audited.
         gamma: discount in [0, 1] of the optimum, the ties and the loops.
     Raises:
         InputError: an unknown id (the nearest is named), or no table ``env.unwrapped.P``.
@@ -59,16 +60,10 @@ def audit(env: Any, *, gamma: float = 1.0) -> AuditReport:
     env = open_environment(env) if opened else env
     try:
         whole = mdp_from_gymnasium(env, gamma=1.0)
-        spec = env.spec
+        name, limit, level = _registered(env)
     finally:
         if opened:
             env.close()
-    if spec is None:
-        raise InputError(
-            "the environment has no spec, so no limit or threshold to audit. "
-            "Make it with gymnasium.make."
-        )
-    limit, level = spec.max_episode_steps, spec.reward_threshold
     seen = reachable(whole)
     mdp = reachable_part(whole, seen)
     models = {g: _at(mdp, g) for g in dict.fromkeys((float(gamma), *GREEDY_GAMMAS))}
@@ -80,7 +75,7 @@ def audit(env: Any, *, gamma: float = 1.0) -> AuditReport:
     limited = backward_induction(mdp, _horizon(mdp, limit))
     solution = solutions.get(gamma)
     return AuditReport(
-        env_id=spec.id,
+        env_id=name,
         gamma=float(gamma),
         limit=limit,
         threshold=None if level is None else float(level),
@@ -124,6 +119,21 @@ def reachable_part(mdp: MDP, seen: Bool[np.ndarray, "S"]) -> MDP:
 
 
 # ---------------------------------------------------------------------- private
+def _registered(env: Any) -> tuple[str, int | None, float | None]:
+    """(name, time limit, reward threshold) of an environment, registered or not."""
+    if env.spec is not None:
+        return env.spec.id, env.spec.max_episode_steps, env.spec.reward_threshold
+    from gymnasium.wrappers import TimeLimit
+
+    name, limit = type(env.unwrapped).__name__, None
+    while env is not env.unwrapped:
+        if isinstance(env, TimeLimit):
+            inner = env._max_episode_steps  # without a spec it stands nowhere else
+            limit = inner if limit is None else min(limit, inner)
+        env = env.env
+    return name, limit, None
+
+
 def _at(mdp: MDP, gamma: float) -> MDP:
     """The undiscounted model with a discount; transitions that end keep theirs, 0."""
     discounts = None if mdp.discounts is None else gamma * mdp.discounts

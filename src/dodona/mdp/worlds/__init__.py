@@ -42,6 +42,7 @@ from dodona.mdp.worlds.operations import (
     river_swim,
 )
 from dodona.mdp.worlds.scalable import inventory_perishable, pendulum_grid, queue_network
+from dodona.mdp.worlds.substitution import inventory_substitution
 from dodona.mdp.worlds.textbook import (
     bandit,
     doubling_pair,
@@ -55,7 +56,7 @@ __all__ = [
     "BOOK_FORBIDDEN", "GRID_ACTIONS", "access_control_queue", "baird_star", "bandit", "book_grid",
     "book_small", "chain", "cliff", "corners_grid", "deep_sea", "doubling_pair", "epidemic_sir",
     "epidemic_sis", "exit_loop", "forest", "gambler", "garnet", "grid_world", "inventory",
-    "inventory_perishable", "jumping_walk", "jumps_grid", "line_two", "maximisation_bias", "maze",
+    "inventory_perishable", "inventory_substitution", "jumping_walk", "jumps_grid", "line_two", "maximisation_bias", "maze",
     "mdptoolbox_small", "pendulum_grid", "puterman_two_state", "queue", "queue_network",
     "random_walk", "river_swim", "token_mdp", "torus", "tsitsiklis_van_roy", "windy_grid",
 ]  # fmt: skip

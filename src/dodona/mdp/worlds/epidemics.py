@@ -38,12 +38,7 @@ def epidemic_sir(
     Oracle: the triangular equations of the final size, Ball 1986.  Cost: O(population^2 A).
     """
     N, A = population, len(contact)
-    need(
-        N >= 1 and recovery > 0 and A > 0 and min(contact) >= 0 and A == len(measure_cost),
-        "population must be >= 1, recovery > 0, contact >= 0 and as long as measure_cost, got "
-        f"{N}, {recovery}, {contact}, {measure_cost}.",
-    )
-    need(0 < gamma <= 1, f"gamma must be in (0, 1], got {gamma}. 0.99 per day is usual.")
+    need_rates(N, contact, measure_cost, recovery, gamma)
     S = (N + 1) * (N + 2) // 2
     need_room(2 * S * A, S)
     s = np.repeat(np.arange(N + 1), N + 1 - np.arange(N + 1))
@@ -139,6 +134,25 @@ def epidemic_sis(
             actions=tuple(f"hygiene {i}, distance {j}" for i, j in zip(h, d, strict=True))
         ),
     )
+
+
+def need_rates(
+    population: int,
+    contact: Sequence[float],
+    measure_cost: Sequence[float],
+    recovery: float,
+    gamma: float,
+) -> None:
+    """InputError where an epidemic has no people, no rates or no discount."""
+    need(
+        population >= 1
+        and recovery > 0
+        and 0 < len(contact) == len(measure_cost)
+        and min(contact) >= 0,
+        "population must be >= 1, recovery > 0, contact >= 0 and as long as measure_cost, got "
+        f"{population}, {recovery}, {contact}, {measure_cost}.",
+    )
+    need(0 < gamma <= 1, f"gamma must be in (0, 1], got {gamma}. 0.99 per day is usual.")
 
 
 def _binomial(k: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ Source of each: its docstring.  Golden numbers: tests/mdp/test_worlds.py.
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool
 from scipy import ndimage
 
 from dodona.errors import InputError
@@ -201,15 +202,7 @@ def maze(
     Raises: InputError: slip outside [0, 1), walls outside [0, 1), less than two cells.
     Source: ours.  Cost: O(height width).
     """
-    _need(0 <= slip < 1, f"slip must be in [0, 1), got {slip}. 0.1 is usual.")
-    _need(0 <= walls < 1, f"walls must be a share in [0, 1), got {walls}. 0.2 is usual.")
-    _need(height >= 1 and width >= 1 and height * width > 1,
-          f"a maze needs two cells or more, got {height}x{width}.")  # fmt: skip
-    rng = np.random.default_rng(seed)
-    free = rng.random((height, width)) >= walls
-    free[0, :] = free[:, -1] = True  # the way from the first cell to the goal
-    parts, _ = ndimage.label(free)
-    free = parts == parts[-1, -1]
+    free = maze_cells(height, width, slip=slip, seed=seed, walls=walls)
     S, goal = height * width, height * width - 1
     cell = np.arange(S, dtype=np.int32).reshape(height, width)
     target = np.empty((4, S), dtype=np.int32)
@@ -233,6 +226,21 @@ def maze(
         num_actions=4,
         labels=Labels(actions=GRID_ACTIONS[:4], grid=(height, width)),
     )
+
+
+def maze_cells(
+    height: int, width: int, *, slip: float, seed: int, walls: float
+) -> Bool[np.ndarray, "H W"]:
+    """Cells of a maze that can reach the goal; arguments and errors are those of maze."""
+    _need(0 <= slip < 1, f"slip must be in [0, 1), got {slip}. 0.1 is usual.")
+    _need(0 <= walls < 1, f"walls must be a share in [0, 1), got {walls}. 0.2 is usual.")
+    _need(height >= 1 and width >= 1 and height * width > 1,
+          f"a maze needs two cells or more, got {height}x{width}.")  # fmt: skip
+    rng = np.random.default_rng(seed)
+    free = rng.random((height, width)) >= walls
+    free[0, :] = free[:, -1] = True  # the way from the first cell to the goal
+    parts, _ = ndimage.label(free)
+    return parts == parts[-1, -1]
 
 
 def chain(num_states: int, *, slip: float = 0.1, gamma: float = 0.999) -> MDP:

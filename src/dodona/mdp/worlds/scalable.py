@@ -80,7 +80,7 @@ def inventory_perishable(
     probs = np.bincount(which.ravel(), weights=np.tile(share, S))
     key, probs = key[probs > 0], probs[probs > 0]
     counts = np.bincount(key // (S // base), minlength=S)
-    return _repeat_by_action(
+    return repeat_by_action(
         counts,
         key % (S // base),
         probs,
@@ -223,7 +223,7 @@ def need_room(transitions: int, num_states: int) -> None:
     need(
         transitions < LIMIT,
         f"{num_states} states with {transitions} transitions need {12 * transitions / 2**30:.0f} GiB as stored "
-        "rows. Choose smaller numbers, or a MatrixFree model (mdp.free_worlds), which makes rows on the fly.",
+        "rows. Choose smaller numbers, or a MatrixFree model (worlds.matrix_free), which makes rows on the fly.",
     )
 
 
@@ -271,16 +271,7 @@ def line_speeds(
     return speed
 
 
-# ---------------------------------------------------------------------- private
-def _cell(position: np.ndarray, num_points: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(grid point below, share of the point above); None = the grid is a circle."""
-    below = np.floor(position).astype(int)
-    if num_points is not None:
-        below = np.clip(below, 0, num_points - 2)
-    return below, np.clip(position - below, 0.0, 1.0)
-
-
-def _repeat_by_action(
+def repeat_by_action(
     counts: np.ndarray,
     indices: np.ndarray,
     probs: np.ndarray,
@@ -308,3 +299,12 @@ def _repeat_by_action(
         terminal=np.zeros(S, dtype=bool),
         labels=labels,
     )
+
+
+# ---------------------------------------------------------------------- private
+def _cell(position: np.ndarray, num_points: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(grid point below, share of the point above); None = the grid is a circle."""
+    below = np.floor(position).astype(int)
+    if num_points is not None:
+        below = np.clip(below, 0, num_points - 2)
+    return below, np.clip(position - below, 0.0, 1.0)
