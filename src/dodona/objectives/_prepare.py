@@ -92,7 +92,8 @@ def _rewards(objective: "PolicyObjective", batch: Batch, moments: RunningMoments
             batch.total_rewards(), moments, mode=objective.reward_norm, clip=objective.reward_clip
         )
         rewards = pay_at_the_end(scores, mask)
-    rewards = torch.where(mask.bool(), rewards, 0.0)
+    given = mask.bool() if batch.reward_mask is None else mask.bool() & batch.reward_mask.bool()
+    rewards = torch.where(given, rewards, 0.0)
     if objective.kl == "reward":
         rewards = rewards - objective.kl_coef * torch.where(
             mask.bool(), batch.logp_old - batch.logp_ref, 0.0
@@ -147,7 +148,8 @@ def _with_end(objective: "PolicyObjective", batch: Batch) -> Tensor:
 def _finish(objective: "PolicyObjective", advantages: Tensor, batch: Batch) -> Tensor:
     mask = batch.mask
     if objective.discount_states:
-        advantages = advantages * objective.gamma ** _step_numbers(batch)
+        # a power of integers would be float32
+        advantages = advantages * objective.gamma ** _step_numbers(batch).to(advantages.dtype)
     if objective.scale == "whiten":
         advantages = whiten(advantages, mask, ddof=objective.ddof, eps=EPS)
     if objective.advantage_clip is not None:

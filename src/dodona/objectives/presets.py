@@ -163,15 +163,17 @@ def rloo(**overrides: Any) -> PolicyObjective:
 def reinforce_pp(baseline: bool = False, **overrides: Any) -> PolicyObjective:
     """REINFORCE++ (Hu 2025): PPO without a critic: KL in the reward, returns to go whitened over the batch.
 
-    Args: baseline: the variant that subtracts the group's mean first.
+    Args: baseline: the variant for several answers per prompt: their mean is subtracted first, and the KL
+        is k2 in the loss, whose gradient is that of the KL itself state by state.
     """
     paper = "arXiv:2501.03262"
-    group = {"advantage": ("group", paper), "baseline": ("mean", paper)} if baseline else {
-        "advantage": ("returns", paper)
-    }  # fmt: skip
+    advantage = {
+        "advantage": ("group", f"{paper}, with baseline"), "baseline": ("mean", f"{paper}, with baseline"),
+        "kl": ("loss", f"{paper}, with baseline"), "kl_kind": ("k2", f"{paper}, with baseline"),
+    } if baseline else {"advantage": ("returns", paper), "kl": ("reward", paper)}  # fmt: skip
     return _make(
-        "reinforce_pp_baseline" if baseline else "reinforce_pp", overrides, **group, gamma=(1.0, paper),
-        scale=("whiten", paper), clip_eps=(0.2, paper), kl=("reward", paper), kl_coef=(0.01, "ours"),
+        "reinforce_pp_baseline" if baseline else "reinforce_pp", overrides, **advantage, gamma=(1.0, paper),
+        scale=("whiten", paper), clip_eps=(0.2, paper), kl_coef=(0.01, "ours"),
     )  # fmt: skip
 
 

@@ -131,6 +131,34 @@ def shares(policy: ArrayLike, mask: np.ndarray) -> np.ndarray:
     return share
 
 
+def start_law(start: ArrayLike | None, ends: np.ndarray) -> np.ndarray:
+    """[S] the law of the first state; None: every live state alike. What starts in the end is over: 0 there.
+
+    Raises: ValueError: another shape, or no distribution.
+    """
+    if start is None:
+        return ~ends / (~ends).sum()
+    law = np.asarray(start, dtype=float)
+    if law.shape != ends.shape or not ((law >= 0).all() and abs(law.sum() - 1.0) <= 1e-9):
+        raise ValueError(f"start is {law.tolist()}, expected is a distribution over {len(ends)} states.")  # fmt: skip
+    return np.where(ends, 0.0, law)
+
+
+def softmax(logits: ArrayLike) -> np.ndarray:
+    """[S, A] probabilities of a table of logits; -inf is an action that is never taken.
+
+    Raises: ValueError: another shape, NaN or +inf, a row of -inf.
+    """
+    logits = np.asarray(logits, dtype=float)
+    if logits.ndim != 2 or not (np.isfinite(logits) | (logits == -np.inf)).all():
+        raise ValueError(f"logits are {logits.tolist()}, expected are numbers or -inf, [S, A].")
+    idle = ~np.isfinite(logits).any(axis=1)
+    if idle.any():
+        raise ValueError(f"state {int(np.argmax(idle))} has no action: all its logits are -inf.")
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def chain(m: Model, policy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """(P_pi [S, S], r_pi [S]) of a policy; rows and columns of terminal states are zero."""
     share = shares(policy, m.mask)

@@ -1,4 +1,4 @@
-"""Published models beside the book's: textbook grids and walks, gambling, queues, rivers, lakes, tokens.
+"""Published models beside the book's: textbook grids and walks, gambling, queues, rivers, lakes, tokens, gradients.
 
 Built here from their definitions, independently of dodona.mdp.worlds, so that each judges the other.
 Source of each: its docstring.
@@ -335,3 +335,25 @@ def _walls(rows: int, columns: int, bump: float) -> tuple[np.ndarray, np.ndarray
             P[s, a, columns * r + c if inside else s] = 1.0
             R[s, a] = 0.0 if inside else bump
     return P, R
+
+
+def tri3(gamma: float = 0.9) -> Fixture:
+    """Three states, two actions, nothing ends: the model of policy gradients, with a softmax table.
+
+    Facts at gamma .9: the values of the table. Gradients, visits and variances are in oracles.gradients.
+    Source: ours; by linear algebra, confirmed by central differences.
+    """
+    P = np.array([
+        [[0.7, 0.3, 0.0], [0.2, 0.5, 0.3]],
+        [[0.1, 0.6, 0.3], [0.4, 0.2, 0.4]],
+        [[0.0, 0.2, 0.8], [0.5, 0.3, 0.2]],
+    ])  # fmt: skip
+    logits = np.array([[0.0, 0.5], [0.2, -0.3], [-0.1, 0.4]])
+    policy = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    value = np.array([5.9145680896, 5.5144577087, 6.6396294098])
+    fact = Fact(of="v", value=value, error=5.1e-11, policy=policy, source="linear algebra")
+    return Fixture(
+        name=f"tri3 ({gamma:g})", P=P, R=np.array([[0.0, 1.0], [-1.0, 2.0], [3.0, 0.0]]), gamma=gamma,
+        terminal=np.zeros(3, bool), start=np.array([0.5, 0.3, 0.2]), logits=logits,
+        facts={"v": fact} if gamma == 0.9 else {},
+    )  # fmt: skip

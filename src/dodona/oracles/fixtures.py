@@ -3,7 +3,8 @@
     fixture("frozen lake 4x4").facts
 
 Built from their definitions (book.py, classics.py), independently of dodona.mdp.worlds, so that each
-judges the other. Source of each: its builder. Not here: the records (instance.py).
+judges the other. Two that are no tables of states have a function only: lqr2, a regulator, and tm40, a
+token model. Source of each: its builder. Not here: the records (instance.py).
 """
 
 from collections.abc import Callable
@@ -23,15 +24,18 @@ from dodona.oracles.classics import (
     random_walk,
     river_swim,
     token_tree,
+    tri3,
     wait_or_leave,
 )
 from dodona.oracles.instance import Fact, Fixture, random_mdp, uniform
+from dodona.oracles.lqr import lqr2
+from dodona.oracles.sequences import tm40
 
 __all__ = [
     "FIXTURES", "Fact", "Fixture", "access_control_queue", "book_grid", "book_small", "cliff",
     "corners_grid", "exit_loop", "fixture", "forest", "frozen_lake", "gambler", "jumps_grid", "line_two",
-    "mdptoolbox_small", "puterman_two_state", "random_mdp", "random_walk", "river_swim", "token_tree",
-    "uniform", "wait_or_leave",
+    "lqr2", "mdptoolbox_small", "puterman_two_state", "random_mdp", "random_walk", "river_swim", "tm40",
+    "token_tree", "tri3", "uniform", "wait_or_leave",
 ]  # fmt: skip
 
 FIXTURES: dict[str, Callable[[], Fixture]] = {
@@ -63,6 +67,7 @@ FIXTURES: dict[str, Callable[[], Fixture]] = {
     "exit or loop, bonus 1": lambda: exit_loop(1.0),
     "wait or leave": wait_or_leave,
     "token tree": token_tree,
+    "tri3": tri3,
 }
 """Every instance, made when it is asked for."""
 

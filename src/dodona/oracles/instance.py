@@ -33,7 +33,10 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class Fixture:
-    """An MDP as arrays: P [S, A, S], R [S, A], gamma, terminal [S], action_mask [S, A], start [S]; its facts."""
+    """An MDP as arrays: P [S, A, S], R [S, A], gamma, terminal [S], action_mask [S, A], start [S]; its facts.
+
+    logits [S, A]: the softmax table that facts about policy gradients are of.
+    """
 
     name: str
     P: np.ndarray
@@ -42,6 +45,7 @@ class Fixture:
     terminal: np.ndarray
     action_mask: np.ndarray | None = None
     start: np.ndarray | None = None
+    logits: np.ndarray | None = None
     facts: dict[str, Fact] = field(default_factory=dict)
 
     @property
