@@ -14,7 +14,7 @@ def test_the_list_says_what_is_built(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 22
     built = {r["name"]: r["built"] for r in rows}
-    assert built["dynamic-programming"] == "full" and built["grpo"] == "no"
+    assert built["dynamic-programming"] == "full" and built["atss"] == "no"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_the_list_says_what_is_built(capsys):
         (["run", "--preset", "quik"], "no preset 'quik'. Did you mean 'quick'"),
         (["run", "--tol", "0"], "tol must be > 0"),
         (["run", "--gamma", "1"], "gamma must be in [0, 1)"),
-        (["check", "grpo"], "in the catalog and not built yet"),
+        (["check", "atss"], "in the catalog and not built yet"),
         (["check", "bellman"], "Did you mean 'bellman-equation'"),
         (["resume", "nowhere"], "is not a run"),
         (["report", "nowhere"], "is not a run"),

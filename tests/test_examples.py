@@ -10,6 +10,7 @@ SAYS = {
     "solve_my_mdp.py": "every value is proven",
     "audit_an_environment.py": "the threshold 8 is out of reach",
     "diagnose_a_learner.py": "truncation as termination: a time limit is taken for an end",
+    "verify_my_loss.py": "the wrong side, a sample that has gone too far is not held",
     "certify_my_values.py": "acting greedily on them loses at most",
 }
 

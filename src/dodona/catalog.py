@@ -48,20 +48,27 @@ METHODS: tuple[Method, ...] = (
     Method(
         "value-function-approximation", "rl", "Value-function approximation, LSTD, DQN",
         "Zhao 2025, ch. 8; Tsitsiklis & Van Roy 1997; Mnih et al. 2015", "dodona.rl.linear",
-        "dodona.checks.value_function_approximation", ("value-function-approximation",), "objectives",
+        "dodona.checks.value_function_approximation", ("value-function-approximation", "dqn"), "full",
     ),
-    _later("policy-gradient", "rl", "Policy gradient and REINFORCE",
-           "Williams 1992; Sutton et al. 1999; Zhao 2025, ch. 9"),
+    Method(
+        "policy-gradient", "rl", "Policy gradient and REINFORCE",
+        "Williams 1992; Sutton et al. 1999; Zhao 2025, ch. 9", "dodona.objectives.policy",
+        "dodona.checks.policy_gradient", (), "objectives",
+    ),
     _later("actor-critic", "rl", "Actor-critic methods, on and off policy",
            "Konda & Tsitsiklis 1999; Mnih et al. 2016, arXiv:1602.01783; Zhao 2025, ch. 10"),
     _later("trpo", "rl", "Trust-region policy optimisation",
            "Schulman et al. 2015, arXiv:1502.05477; Kakade 2001"),
     _later("rlhf-ppo-max", "language", "RLHF in three stages with PPO-max",
            "Zheng et al. 2023, arXiv:2307.04964"),
-    _later("grpo", "language", "Group-relative policy optimisation and its successors",
-           "Shao et al. 2024, arXiv:2402.03300"),
-    _later("kimi-k1.5", "language", "Online mirror descent, length control, long2short",
-           "Kimi Team 2025, arXiv:2501.12599"),
+    Method(
+        "grpo", "language", "Group-relative policy optimisation and its successors",
+        "Shao et al. 2024, arXiv:2402.03300", "dodona.objectives.presets", "dodona.checks.grpo", (), "objectives",
+    ),
+    Method(
+        "kimi-k1.5", "language", "Online mirror descent, length control, long2short",
+        "Kimi Team 2025, arXiv:2501.12599", "dodona.objectives.mirror", "dodona.checks.kimi_k1_5", (), "objectives",
+    ),
     _later("rle-pose", "vision", "Pose regression by residual log-likelihood estimation",
            "Li et al. 2021, arXiv:2107.11291"),
     _later("gaze-estimation", "vision", "From eye or face patches to a line of sight",
@@ -98,7 +105,8 @@ METHODS: tuple[Method, ...] = (
 )  # fmt: skip
 
 SUPPORTING: tuple[Method, ...] = (
-    _later("ppo", "rl", "Proximal policy optimisation", "Schulman et al. 2017, arXiv:1707.06347"),
+    Method("ppo", "rl", "Proximal policy optimisation", "Schulman et al. 2017, arXiv:1707.06347",
+           "dodona.objectives.policy", "dodona.checks.ppo", (), "objectives"),
     Method("environments-and-rollouts", "rl", "Environments and rollouts",
            "Pardo et al. 2018, arXiv:1712.00378", "dodona.objectives.returns",
            "dodona.checks.environments_and_rollouts", (), "objectives"),

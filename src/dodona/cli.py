@@ -1,4 +1,4 @@
-"""The command line: list, run, check, audit, diagnose, resume, report, bench. The words only; verbs/ acts.
+"""The command line: list, run, check, audit, diagnose, verify, resume, report, bench. The words only; verbs/ acts.
 
 Results go to standard output, progress and errors to standard error. Heavy packages are imported
 inside the verbs, so that --help is instant.
@@ -18,8 +18,8 @@ from dodona.verbs import VERBS
 
 DEFAULT_RECIPE = "dynamic-programming"
 NUM_FLAGS = 12  # fields of a recipe that are options of their own; --set reaches the others
-EPILOG = """exit codes: 0 good, 1 a check or (with --strict) an expectation missed, 2 bad input,
-130 interrupted. 'dodona VERB --help' explains a verb."""
+EPILOG = """exit codes: 0 good, 1 a check or (with --strict) an expectation missed, or a defect found, 2 bad
+input, 130 interrupted. 'dodona VERB --help' explains a verb."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,6 +147,28 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )  # fmt: skip
     add.add_argument("--limit", type=int, metavar="N", help="steps after which episodes were cut")
     add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
+    add.add_argument("--json", action="store_true", help="print JSON")
+
+    add = verb(
+        "verify",
+        "whose gradient a loss of log-probabilities really follows",
+        description="Differentiate a loss on every possible group of answers of a tiny token model, compare its "
+        "expected gradient with the exact one of the expected reward and with those that are mistaken for it, "
+        "then try padding, order, splits and overflow. The file is executed.",
+        epilog="exit codes: 0 judged, without a defect; 1 a defect: the sign, the gradient of nothing known or of "
+        "nothing at all, NaN, padding or order that count, gradient through constants, a clip on the wrong side; "
+        "2 it can not be called. A bent direction or a scale is no defect: what was meant is yours to say.",
+    )
+    add.add_argument(
+        "loss", metavar="FILE[:FUNCTION]",
+        help="as my_losses.py, where one function reads as a loss, my_losses.py:grpo_loss, or "
+        "package.module:function; a class is made without arguments",
+    )  # fmt: skip
+    add.add_argument(
+        "--takes", metavar="ROLES",
+        help="what its arguments are, in order, as logp,logp_old,advantages,mask; also logp_ref, rewards, group, "
+        "group_size (default: guessed from their names)",
+    )  # fmt: skip
     add.add_argument("--json", action="store_true", help="print JSON")
 
     add = verb("resume", "continue a stopped or killed run, bit for bit")

@@ -15,20 +15,22 @@ from torch import Tensor
 from dodona.errors import InputError, nearest
 from dodona.objectives.rewards import pay_at_the_end
 
-ROLES = ("logp", "logp_old", "logp_ref", "advantages", "rewards", "group", "mask")
+ROLES = ("logp", "logp_old", "logp_ref", "advantages", "rewards", "group", "group_size", "mask")
 NAMES: Mapping[str, tuple[str, ...]] = {
     "logp": ("logp", "logps", "logprobs", "log_probs", "log_prob", "logp_new", "new_logp", "new_logps", "newlogprob",
              "new_log_probs", "new_logprobs", "per_token_logps", "action_log_probs", "current_log_probs",
-             "curr_logprobs", "policy_logps", "logpi", "log_pi"),
+             "curr_logprobs", "policy_logps", "trainer_logprobs", "logpi", "log_pi"),
     "logp_old": ("logp_old", "old_logp", "old_logps", "old_log_probs", "old_log_prob", "old_logprobs", "oldlogprob",
                  "old_per_token_logps", "old_action_log_probs", "logprobs_old", "log_probs_old",
-                 "behavior_logp", "behaviour_logp", "sampling_logps", "b_logprobs", "mu_logp"),
+                 "behavior_logp", "behaviour_logp", "sampling_logps", "b_logprobs", "mb_logprobs", "rollout_log_probs",
+                 "inference_logprobs", "generator_logprobs", "mu_logp"),
     "logp_ref": ("logp_ref", "ref_logp", "ref_logps", "ref_log_probs", "ref_log_prob", "ref_logprobs",
                  "ref_per_token_logps", "reference_logps", "reference_log_probs", "base_action_log_probs",
                  "log_probs_ref"),
-    "advantages": ("advantages", "advantage", "adv", "advs", "weights", "returns", "b_advantages", "a"),
+    "advantages": ("advantages", "advantage", "adv", "advs", "weights", "returns", "b_advantages", "mb_advantages", "a"),
     "rewards": ("rewards", "reward", "scores", "outcome_rewards", "r"),
     "group": ("group", "groups", "group_ids", "group_id", "prompt_ids", "prompt_index", "index", "uid"),
+    "group_size": ("group_size", "num_generations", "num_samples_per_prompt", "n_samples_per_prompt", "g"),
     "mask": ("mask", "response_mask", "completion_mask", "action_mask", "loss_mask", "eos_mask", "attention_mask",
              "token_mask"),
 }  # fmt: skip
@@ -42,6 +44,7 @@ SAMPLES = 7  # batches that a vectorised call must reproduce
 class Called:
     """A loss with its roles found. Counts its calls.
 
+    Rows of one group stand together, so a loss may take their number (group_size) in place of group.
     turned: roles that it wants in the other shape: advantages per row, rewards per token.
     flat: it wants the counted tokens of all rows in one line.
     """
@@ -51,10 +54,12 @@ class Called:
     turned: set[str] = field(default_factory=set)
     flat: bool = False
     float_mask: bool = False
+    num_groups: int = 1  # in the batches of the moment, one group after the other
     calls: int = 0
 
-    def has(self, role: str) -> bool:
-        return any(r == role for _, r in self.roles)
+    def has(self, *roles: str) -> bool:
+        """It takes one of them."""
+        return any(r in roles for _, r in self.roles)
 
     def value(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The scalar loss.  Raises: InputError: no scalar comes back."""
@@ -107,7 +112,9 @@ class Called:
                 return found
         return np.stack([self.gradient({k: x[i] for k, x in inputs.items()}) for i in range(num)])
 
-    def _shaped(self, role: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _shaped(self, role: str, inputs: Mapping[str, Tensor]) -> Tensor | int:
+        if role == "group_size":
+            return len(inputs["logp"]) // self.num_groups
         x, mask = inputs[role], inputs["mask"]
         if role in self.turned:
             x = x[:, 0] if role == "advantages" else pay_at_the_end(x, mask)
@@ -116,21 +123,28 @@ class Called:
         return x.to(inputs["logp"].dtype) if role == "mask" and self.float_mask else x
 
 
+def check_roles(takes: Sequence[str]) -> None:
+    """Raises: InputError: a role that does not exist; the nearest is named."""
+    for role in takes:
+        if role not in ROLES:
+            raise InputError(f"takes has an unknown role '{role}'. {nearest(role, ROLES)}")
+
+
 def read_signature(loss: Callable[..., Any], takes: Sequence[str] | None = None) -> Called:
     """The roles of a loss's parameters, by their names or as told.
 
     Args: takes: roles in the order of the parameters, out of ROLES.
     Raises: InputError: an unknown role; a required parameter whose role nobody can guess; no logp.
     """
+    # a torch module is called through __call__(*args), which says nothing
+    spoken = loss.forward if isinstance(loss, torch.nn.Module) else loss
     parameters = [
         p
-        for p in inspect.signature(loss).parameters.values()
+        for p in inspect.signature(spoken).parameters.values()
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if takes is not None:
-        for role in takes:
-            if role not in ROLES:
-                raise InputError(f"takes has an unknown role '{role}'. {nearest(role, ROLES)}")
+        check_roles(takes)
         if len(takes) > len(parameters):
             raise InputError(f"takes names {len(takes)} arguments, the loss has {len(parameters)}.")
         roles = [(p.name, role) for p, role in zip(parameters, takes, strict=False)]
@@ -158,9 +172,13 @@ def read_signature(loss: Callable[..., Any], takes: Sequence[str] | None = None)
 
 
 def find_shapes(called: Called, inputs: Mapping[str, Tensor]) -> Called:
-    """Try per token, then per row, then flat, until the loss accepts; raises its first complaint."""
+    """Try per token, then per row, then flat, until the loss accepts; raises its first complaint.
+
+    Flat comes first where there is no mask: padding would count as tokens.
+    """
     first: Exception | None = None
-    for flat in (False, True):
+    lines = not called.has("mask", "rewards", "group", "group_size")
+    for flat in (lines, not lines):
         for float_mask in (False, True):
             for turned in (set(), {"advantages"}, {"rewards"}):
                 if any(not called.has(role) for role in turned) or float_mask > called.has("mask"):

@@ -26,6 +26,10 @@ DEVIATIONS = {
     0: ", rewards divided by their group's deviation",
     1: ", rewards divided by their group's deviation (ddof 1)",
 }
+WHITENED = {
+    0: ", advantages whitened over the batch",
+    1: ", advantages whitened over the batch (ddof 1)",
+}
 KLS = {
     "reverse": "KL(policy || reference) of whole answers",
     "forward": "KL(reference || policy) of whole answers",
@@ -85,9 +89,10 @@ def candidates(groups: Groups, *, given_advantages: bool) -> list[Candidate]:
         else:
             deviation = rewards.std(1, ddof=ddof, keepdims=True)
             advantages = np.where(deviation > EPS, centred / np.maximum(deviation, EPS), 0.0)
-        for mean, of in MEANS.items():
-            weights = (advantages * _divisors(mean, lengths, G))[:, :, None] * mask
-            out.append(Candidate(f"the expected reward, {of}{divided}", groups.gradient(weights), True))  # fmt: skip
+        out += _rewarded(groups, advantages, divided)
+    if given_advantages:
+        for ddof, divided in WHITENED.items():
+            out += _rewarded(groups, _whitened(rewards, lengths, ddof), divided)
     out += [
         Candidate(KLS["reverse"], exact.exact_kl(problem)[1], False),
         Candidate(KLS["forward"], exact.exact_kl(problem, forward=True)[1], False),
@@ -120,6 +125,25 @@ class Batches:
         rows = torch.tensor(members)
         found = {name: x[rows] for name, x in self.tables.items()}
         return {**found, "logp_old": found["logp"], "group": torch.full(members.shape, group)}
+
+
+def _rewarded(groups: Groups, advantages: np.ndarray, divided: str) -> list[Candidate]:
+    """One candidate for each mean; advantages [n, G]."""
+    every = groups.problem.sequences
+    mask, lengths = every.mask[groups.members], every.lengths[groups.members]
+    out = []
+    for mean, of in MEANS.items():
+        weights = (advantages * _divisors(mean, lengths, groups.size))[:, :, None] * mask
+        out.append(Candidate(f"the expected reward, {of}{divided}", groups.gradient(weights), True))
+    return out
+
+
+def _whitened(rewards: np.ndarray, lengths: np.ndarray, ddof: int) -> np.ndarray:
+    """[n, G] rewards against mean and deviation of all tokens of the batch; 0 without spread."""
+    n = lengths.sum(1, keepdims=True)
+    centred = rewards - (rewards * lengths).sum(1, keepdims=True) / n
+    deviation = np.sqrt((centred**2 * lengths).sum(1, keepdims=True) / (n - ddof))
+    return np.where(deviation > EPS, centred / np.maximum(deviation, EPS), 0.0)
 
 
 def _divisors(mean: str, lengths: np.ndarray, G: int) -> np.ndarray:

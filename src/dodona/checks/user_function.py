@@ -33,7 +33,7 @@ def load_function(place: str) -> Callable[..., Any]:
         raise InputError(
             f"'{place}' is no place of a function. Expected FILE.py:function or module:function."
         )
-    module = _module(where)
+    module = load_module(where)
     public = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
     found = getattr(module, name, None)
     if found is None:
@@ -44,7 +44,12 @@ def load_function(place: str) -> Callable[..., Any]:
     return found
 
 
-def _module(where: str) -> ModuleType:
+def load_module(where: str) -> ModuleType:
+    """The module of a file, or the one that Python finds from here by that name.
+
+    Raises: InputError: it is not found, or fails.  DataError: no such file.
+    Source: see the module.  Oracle: as load_function.  Cost: that of the file.
+    """
     path = Path(where)
     if path.suffix != ".py":
         with _findable(Path.cwd()), _told(where):

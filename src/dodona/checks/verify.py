@@ -14,7 +14,7 @@ Source: card grpo, sec. 2 and 4.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 
 from dodona.checks._verify_call import Called, find_shapes, read_signature
 from dodona.checks._verify_candidates import Batches, Candidate, Groups, candidates
-from dodona.checks._verify_probes import probes
+from dodona.checks._verify_probes import Finding, probes
 from dodona.oracles import sequences as exact
 
 SIZES = (2, 3)
@@ -44,6 +44,8 @@ class Verdict:
     two_groups_z: standard errors between the mean over sampled pairs of groups in one batch and what one
         group alone gives; beyond 4.5 the groups of a batch act on each other.
     findings: sentences, the most important first.
+    defects: those of them that are mistakes whatever was meant: the sign, a gradient of nothing known or of
+        nothing at all, NaN, padding or order that count, gradient through constants, a clip that does not clip.
     takes: (parameter, role) as it was called.  calls, seconds: what it cost.
     """
 
@@ -54,6 +56,7 @@ class Verdict:
     bias: float
     two_groups_z: float
     findings: tuple[str, ...]
+    defects: tuple[str, ...]
     takes: tuple[tuple[str, str], ...]
     calls: int
     seconds: float
@@ -64,11 +67,15 @@ class Verdict:
             f"{how} the gradient of {self.gradient_of}",
             f"  cosine to the exact gradient of the expected reward {self.cosine:.6f}, scale {self.scale:.6g}, "
             f"bias {self.bias:.3g}; two groups in one batch z = {self.two_groups_z:.2f}",
-            *(f"  - {finding}" for finding in self.findings),
+            *(f"  {'!' if x in self.defects else '-'} {x}" for x in self.findings),
             f"  called as {', '.join(f'{name} = {role}' for name, role in self.takes)}; {self.calls} calls, "
             f"{self.seconds:.1f} s",
         ]
         return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, takes as parameter -> role."""
+        return asdict(self) | {"takes": dict(self.takes)}
 
 
 def verify(
@@ -82,7 +89,7 @@ def verify(
         loss: any function of tensors; it is called with float64. Advantages are rewards minus their mean
             under the policy, held constant.
         takes: roles of its arguments in order, out of logp, logp_old, logp_ref, advantages, rewards, group,
-            mask; None: guessed from their names. Arguments with defaults keep them.
+            group_size (a number, rows of one group together), mask; None: guessed from their names. Arguments with defaults keep them.
         sizes: of the groups that are enumerated, two or more answers; the verdict is that of the last.
     Returns: Verdict; print it.
     Raises: InputError: an argument nobody can guess; a loss that fails, is no scalar, or has no gradient.
@@ -106,21 +113,27 @@ def verify(
         truth = exact.exact_objective(problem)[1]
         cosine = _cosine(ascent, truth)
         z = _two_groups_z(called, problem, batches, found[sizes[0]][0], sizes[0])
-        findings = (*_findings(judged, cosine, called), *probes(called, problem, batches))
+        findings = [*_findings(judged, cosine), *probes(called, problem, batches)]
     return Verdict(
         gradient_of=what.what, exact=what.residual < SAME, cosine=cosine, scale=what.scale,
-        bias=float(np.sqrt(max(0.0, 1.0 - cosine**2))), two_groups_z=z, findings=findings,
+        bias=float(np.sqrt(max(0.0, 1.0 - cosine**2))), two_groups_z=z,
+        findings=tuple(x.said for x in sorted(findings, key=lambda x: not x.defect)),
+        defects=tuple(x.said for x in findings if x.defect),
         takes=called.roles, calls=called.calls, seconds=time.perf_counter() - begun,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Identified:
-    """The best explanation of a gradient, its scale, and the share that it leaves unexplained."""
+    """The best explanation of a gradient, its scale, and the share that it leaves unexplained.
+
+    away: it raises a KL to the reference.
+    """
 
     what: str
     scale: float
     residual: float
+    away: bool = False
 
 
 def identify(ascent: np.ndarray, known: Sequence[Candidate]) -> Identified:
@@ -132,7 +145,8 @@ def identify(ascent: np.ndarray, known: Sequence[Candidate]) -> Identified:
     for c in known:
         scale = float(np.vdot(ascent, c.gradient) / np.vdot(c.gradient, c.gradient))
         rest = float(np.linalg.norm(ascent - scale * c.gradient) / size)
-        singles.append(Identified(c.what if scale > 0 else f"minus {c.what}", abs(scale), rest))
+        said = c.what if scale > 0 else f"minus {c.what}"
+        singles.append(Identified(said, abs(scale), rest, away=scale > 0 and not c.gains))
     pairs = []
     for gain in (c for c in known if c.gains):
         for kl in (c for c in known if not c.gains):
@@ -142,7 +156,8 @@ def identify(ascent: np.ndarray, known: Sequence[Candidate]) -> Identified:
             if abs(a) > NOTHING:
                 sign = "minus" if b / a < 0 else "plus"
                 what = f"{gain.what}, {sign} {abs(b / a):.4g} times {kl.what}"
-                pairs.append(Identified(what if a > 0 else f"minus ({what})", abs(float(a)), rest))
+                said = what if a > 0 else f"minus ({what})"
+                pairs.append(Identified(said, abs(float(a)), rest, away=bool(b > 0)))
     for found in (singles, pairs):
         right = [x for x in found if x.residual < SAME]
         if right:
@@ -164,14 +179,20 @@ def _two_groups_z(
     called: Called, problem: exact.TokenProblem, batches: Batches, ascent: np.ndarray, size: int
 ) -> float:
     """z of the mean of sampled batches of two groups, along what one group gives exactly."""
-    if called.has("rewards") and not called.has("group") or np.linalg.norm(ascent) < NOTHING:
+    if (
+        called.has("rewards")
+        and not called.has("group", "group_size")
+        or np.linalg.norm(ascent) < NOTHING
+    ):
         return 0.0
     every, rng = problem.sequences, np.random.default_rng(0)
     p = exact.probabilities(every, problem.logits)
     members = rng.choice(len(p), size=(PAIRS, 2 * size), p=p / p.sum())
     inputs = batches(members)
     inputs["group"] = torch.tensor([0] * size + [1] * size).expand(PAIRS, 2 * size).contiguous()
+    called.num_groups = 2
     weights = -called.gradients(inputs)
+    called.num_groups = 1
     slopes = np.zeros(every.mask.shape)  # of each token's logp along the expected direction
     table = np.exp(exact.log_softmax(problem.logits))
     for i, t in zip(*np.nonzero(every.mask), strict=True):
@@ -182,36 +203,39 @@ def _two_groups_z(
     return float((along.mean() - np.vdot(ascent, ascent)) / error) if error > NOTHING else 0.0
 
 
-def _findings(judged: dict[int, Identified], cosine: float, called: Called) -> list[str]:
+def _findings(judged: dict[int, Identified], cosine: float) -> list[Finding]:
     out = []
     two, three = judged[min(judged)], judged[max(judged)]
     if three.scale == 0.0:
-        return ["its expected gradient on policy is zero: on average it trains nothing."]
+        said = "its expected gradient on policy is zero: on average it trains nothing."
+        return [Finding(said, defect=True)]
     if three.what.startswith("minus the expected") and cosine < 0:
-        out.append("it descends: minimising it lowers the expected reward. The sign is wrong.")
+        said = "it descends: minimising it lowers the expected reward. The sign is wrong."
+        out.append(Finding(said, defect=True))
+    if three.residual < SAME and three.away:
+        said = "it raises the KL: minimising it drives the policy away from the reference."
+        out.append(Finding(said, defect=True))
     if three.residual >= SAME:
-        out.append(
-            f"no known objective has this gradient; the nearest leaves {three.residual:.3g} of it unexplained."
-        )
+        out.append(Finding(
+            f"no known objective has this gradient; the nearest leaves {three.residual:.3g} of it unexplained.",
+            defect=True,
+        ))  # fmt: skip
     elif 0.0 < cosine < 1.0 - SAME and "expected reward" in three.what:
-        out.append(f"its direction is not that of the expected reward: cosine {cosine:.6f}.")
+        out.append(Finding(f"its direction is not that of the expected reward: cosine {cosine:.6f}."))  # fmt: skip
     if all(x.residual < SAME and x.what == three.what for x in judged.values()):
-        own = {size: (size - 1) / size for size in judged}
-        if (
-            len({round(judged[size].scale / own[size], 6) for size in judged}) == 1
-            and abs(three.scale / own[max(judged)] - 1.0) < SAME
-        ):
-            out.append(
+        own = {size: judged[size].scale * size / (size - 1) for size in judged}
+        if all(abs(x - 1.0) < SAME for x in own.values()):
+            out.append(Finding(
                 "its scale is (G - 1) / G: the group's mean contains the answer itself. Leave it out (rloo), or "
                 "let the learning rate absorb it."
-            )
-        elif abs(two.scale / three.scale - 1.0) > SAME:
-            out.append(
+            ))  # fmt: skip
+        elif abs(two.scale / three.scale - 1.0) > UNIT:
+            out.append(Finding(
                 f"its scale depends on the group's size: {two.scale:.6g} for two answers, {three.scale:.6g} "
                 "for three."
-            )
+            ))  # fmt: skip
     elif two.what != three.what:
-        out.append(f"for groups of two it follows another gradient: {two.what}.")
+        out.append(Finding(f"for groups of two it follows another gradient: {two.what}."))
     return out
 
 
@@ -224,8 +248,10 @@ class _double:
     """float64 as torch's default inside, so that constants made by the loss keep its digits; and one thread."""
 
     def __enter__(self) -> None:
-        self.before = torch.get_default_dtype()
+        self.before, self.threads = torch.get_default_dtype(), torch.get_num_threads()
         torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(1)  # the batches are tiny: threads would only wait for one another
 
     def __exit__(self, *_: object) -> None:
         torch.set_default_dtype(self.before)
+        torch.set_num_threads(self.threads)

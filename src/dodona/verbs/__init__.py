@@ -9,6 +9,7 @@ from dodona.verbs.checks import check_methods
 from dodona.verbs.diagnose import diagnose_values
 from dodona.verbs.facts import audit_environment, list_methods
 from dodona.verbs.recipes import report_runs, resume_run, run_recipe
+from dodona.verbs.verify import verify_loss
 
 VERBS = {
     "list": list_methods,
@@ -16,6 +17,7 @@ VERBS = {
     "check": check_methods,
     "audit": audit_environment,
     "diagnose": diagnose_values,
+    "verify": verify_loss,
     "resume": resume_run,
     "report": report_runs,
     "bench": run_benchmarks,
