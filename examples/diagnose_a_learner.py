@@ -6,7 +6,7 @@ python examples/diagnose_a_learner.py
 import gymnasium
 import numpy as np
 
-from dodona.checks.diagnose import diagnose
+from dodona.checks import diagnose
 from dodona.mdp import MDP
 
 GAMMA, LIMIT = 0.9, 10

@@ -5,7 +5,7 @@ python examples/verify_my_loss.py
 
 import torch
 
-from dodona.checks.verify import verify
+from dodona.checks import verify
 
 
 def grpo_loss(logp, logp_old, logp_ref, rewards, mask):
@@ -23,7 +23,8 @@ def grpo_loss(logp, logp_old, logp_ref, rewards, mask):
     ).mean()  # the second: the width, not the length
 
 
-verdict = verify(grpo_loss)
-print(verdict)
-assert any("wrong side" in x for x in verdict.defects)
-assert any("divides by the width" in x for x in verdict.defects)
+if __name__ == "__main__":  # `dodona verify` of this file imports it
+    verdict = verify(grpo_loss)
+    print(verdict)
+    assert any("wrong side" in x for x in verdict.defects)
+    assert any("divides by the width" in x for x in verdict.defects)

@@ -4,8 +4,8 @@ import os
 import socket
 from pathlib import Path
 
+import checked
 import hypothesis
-import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +24,13 @@ def _checked_modules() -> list[str]:
     return modules
 
 
-# Here and not as --jaxtyping-packages, which knows whole packages only. Must run before the first
-# import of dodona: the hook sees modules as they are loaded.
-# The numeric tower of PEP 484 holds: an int may stand where a float is annotated.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-jaxtyping.install_import_hook(_checked_modules(), CHECKER)
+# Before the first import of dodona: the hook sees modules as they are loaded.
+checked.install(_checked_modules())
+
+# Before the first import of Numba. It writes the index of a cached kernel before the kernel itself,
+# so that of two processes one may load what the other is about to overwrite: a cache for each worker.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / worker)
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from dodona.checks import verify as judge
+from dodona.checks import verify_loss as judge
 from dodona.cli import main
 
 GOOD = """

@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from dodona import rl
 from dodona.checks import dynamic_programming, runner, td_bugs, temporal_difference
-from dodona.checks.diagnose import CORRECT, TRIED, diagnose, read_learned
+from dodona.checks.diagnosis import CORRECT, TRIED, diagnose, read_learned
 from dodona.core.schedules import inverse_visits
 from dodona.errors import DataError, InputError, ShapeError
 from dodona.mdp import MDP, policy_action_values, solve

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dodona.checks.compare import as_mdp
-from dodona.checks.verify_estimator import RIGHT, verify_estimator
+from dodona.checks.estimators import RIGHT, verify_estimator
 from dodona.errors import InputError, ShapeError
 from dodona.oracles.fixtures import random_mdp, tri3
 from dodona.policies import TablePolicy

@@ -25,9 +25,10 @@ def test_an_environment_says_what_it_takes_and_gives():
     assert env.reset().shape == (2,)
 
 
-@pytest.mark.parametrize("num_envs", [2, 9])  # single environments, and CartPole's vector version
-def test_the_time_limit_is_the_callers(num_envs):
-    env = make_env("CartPole-v1", num_envs, seed=0, max_episode_steps=5)
+# compiled, Gymnasium's single environments, and its CartPole for many
+@pytest.mark.parametrize("num_envs, backend", [(2, "auto"), (2, "gymnasium"), (9, "gymnasium")])
+def test_the_time_limit_is_the_callers(num_envs, backend):
+    env = make_env("CartPole-v1", num_envs, seed=0, max_episode_steps=5, backend=backend)
     env.reset()
     steps = [env.step(torch.arange(num_envs) % 2) for _ in range(5)]
     assert steps[-1].truncated.all() and not steps[-1].terminated.any()

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 
 from dodona.errors import InputError
 
-Text = str | bytes | bytearray | memoryview | Sequence | Shaped[np.ndarray, "..."]
+Text = str | bytes | bytearray | memoryview | Sequence[Any] | Shaped[np.ndarray, "..."]
 """str, bytes (or a buffer of bytes), or a one-dimensional array or list of integers."""
 
 KINDS: tuple[tuple[Any, str], ...] = (

@@ -22,7 +22,7 @@ from dodona.algorithms._tree_kernels import (
 )
 from dodona.errors import DuplicateLabelError, InputError, ShapeError
 
-Labels = Sequence | Shaped[np.ndarray, "..."]
+Labels = Sequence[Any] | Shaped[np.ndarray, "..."]
 """A one-dimensional array, or a sequence (a str is one of characters), of labels."""
 
 MOST = 2**31 - 1  # links are int32

@@ -20,7 +20,7 @@ from dodona.algorithms._tree_growing import renumbered
 from dodona.algorithms._tree_labels import Labels, frozen, label_array
 from dodona.errors import InputError, MissingDependencyError, ShapeError
 
-Links = Sequence | Shaped[np.ndarray, "..."]
+Links = Sequence[Any] | Shaped[np.ndarray, "..."]
 """One integer per node: the number of a child, -1 = none."""
 
 

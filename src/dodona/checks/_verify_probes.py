@@ -65,8 +65,7 @@ def _constants(called: Called, base: dict[str, Tensor]) -> Iterator[Finding]:
     if leaks:
         yield Finding(
             f"gradient flows into {', '.join(leaks)}: a caller who forgets detach() trains another objective. "
-            "Detach inside, or refuse.",
-            defect=True,
+            "Detach inside, or refuse."
         )
 
 

@@ -1,6 +1,6 @@
-"""Returns over time against worked numbers, double sums and closed forms: where time limits go wrong.
+"""Returns over time and the supply of experience, against worked numbers, sums and closed forms.
 
-Worked numbers first, among them a published table. Then random lanes with both ends, cuts, masked rows and
+Of returns, worked numbers first, among them a published table. Then random lanes with both ends, cuts, masked rows and
 a critic, against forward sums; then what must be equal without an oracle: limits of lambda and n, two ways to
 write one reset, rows that are masked and rows that are not there. Last a ring on which forgetting that a
 time limit is no end has a closed form of its own. Seeds are fixed.
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from dodona import objectives
+from dodona import objectives, rl
+from dodona.checks import environment_bugs, rollout_bugs, rollouts
 from dodona.checks.compare import each
-from dodona.checks.environment_bugs import MUTANTS
 from dodona.core.protocols import Check
 from dodona.oracles import returns as oracle
 
+RETURNS = ("discounted_returns", "n_step_returns", "lambda_returns", "gae", "vtrace")
+EXPERIENCE = ("mdp_env", "GymnasiumEnv", "collect", "evaluate", "Normalizer", "make_env")
 SUBJECTS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(objectives, name)
-    for name in ("discounted_returns", "n_step_returns", "lambda_returns", "gae", "vtrace")
-}
+    name: getattr(objectives, name) for name in RETURNS
+} | {name: getattr(rl, name) for name in EXPERIENCE}
+MUTANTS = (*environment_bugs.MUTANTS, *rollout_bugs.MUTANTS)
 __all__ = ["MUTANTS", "SUBJECTS", "run"]
 T, LANES = 14, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -31,7 +33,20 @@ CARD = "card environments-and-rollouts, 4.3"
 
 
 def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> Iterator[Check]:
-    """Every check of the method; ``full`` takes twenty times as many random lanes."""
+    """Every check of the method; ``full`` takes twenty times as many random lanes and more states.
+
+    Where a subject is replaced, only what plays a part in its checks is run.
+    """
+    replaced = {name for name, f in SUBJECTS.items() if subjects[name] is not f}
+    if not replaced or replaced & set(RETURNS):
+        yield from _returns(subjects, full=full)
+    for case, (checks, tested) in rollouts.SECTIONS.items():
+        if not replaced or replaced & tested:
+            options = {"full": full} if case == "native" else {}
+            yield from each(case, checks(subjects, **options))
+
+
+def _returns(subjects, *, full: bool) -> Iterator[Check]:
     yield from each("six rows", _six_rows(subjects))
     yield from each("published table", _published(subjects))
     yield from each("by hand", _by_hand(subjects))

@@ -65,6 +65,17 @@ def _action_just_taken(s, a, r, s2, terminated, truncated, a2):
     return s, a, r, s2, terminated, truncated, a
 
 
+def _given(name: str, **changes: Any) -> type:
+    """The learner with other options than it was given; a function gets what was given."""
+    base = getattr(rl, name)
+
+    def __init__(self: Any, *sizes: int, **options: Any):
+        new = {k: f(options.get(k)) if callable(f) else f for k, f in changes.items()}
+        base.__init__(self, *sizes, **(options | new))
+
+    return type(name, (base,), {"__init__": __init__})
+
+
 def _tail_lost(name: str) -> type:
     """At the end of an episode the window is thrown away."""
     base = getattr(rl, name)
@@ -81,6 +92,43 @@ def _tail_lost(name: str) -> type:
                 self.memory.count[0, :2] = 0
 
     return type(name, (base,), {"update": update})
+
+
+class _GainOfRewards(rl.DifferentialSarsa):
+    """The gain is the mean reward, not moved by the error: right on policy only."""
+
+    def update(self, s, a, r, s2, terminated, truncated, a2=None, *, epsilon=0.1):
+        deltas = []
+        for row in zip(s, a, r, s2, terminated, truncated, a2, strict=True):
+            gain = self.gain
+            deltas.append(super().update(*row[:4], bool(row[4]), bool(row[5]), row[6]))
+            self.memory.gain[0] = gain + self.eta * self.alpha(0) * (row[2] - gain)
+        return np.array(deltas)
+
+
+class _RatiosTurned(rl.OffPolicyNStep):
+    """mu / pi: the two policies change places in the ratio."""
+
+    def chances(self, s, a, s2, a2):
+        mu = super().chances(s, a, s2, a2)
+        pi = np.stack([self.target_policy[s, a], self.target_policy[s2, a2]], axis=1)
+        return pi * pi / mu
+
+
+class _UnfinishedCounts(rl.BatchMC):
+    """The episode that is still going is taken for a whole one."""
+
+    def settle(self, memory):
+        n = int(memory.count[0, updates.FILLED])
+        memory.past[0, n - 1, [2, 3]] = 1
+        super().settle(memory)
+
+
+class _NoOrder(rl.DynaQ):
+    """Pairs drawn evenly, one outcome each."""
+
+    def __init__(self, *sizes, least=0.0, **options):
+        super().__init__(*sizes, **options)
 
 
 class _FirstTie(rl.ExpectedSarsa):
@@ -159,6 +207,32 @@ MUTANTS = (
     _mutant("replacing", "TDLambda", _ruled("TDLambda", trace=updates.REPLACING), "another trace than asked for"),
     _mutant("lambda without gamma", "TDLambda", _ruled("TDLambda", gae_lambda=lambda r: r.gae_lambda / max(r.gamma, 0.1)), "traces fade by lambda only"),
     _mutant("traces do not fade", "SarsaLambda", _ruled("SarsaLambda", gae_lambda=1.0), "lambda forgotten"),
+    _mutant("no ratios", "OffPolicyNStep", _ruled("OffPolicyNStep", on_policy=True), "the behaviour's actions taken for the target's"),
+    _mutant("ratios turned", "OffPolicyNStep", _RatiosTurned, "mu / pi"),
+    _mutant("one step more", "OffPolicyNStep", _ruled("OffPolicyNStep", num_steps=lambda r: r.num_steps - 1), "n off by one"),
+    _mutant("whole weights", "OffPolicyNStep", _ruled("OffPolicyNStep", correction=lambda r: updates.ORDINARY if r.correction == updates.WEIGHTED else r.correction), "weights not divided by their mean"),
+    _mutant("sigma turned", "QSigma", _ruled("QSigma", sigma=lambda r: 1 - r.sigma), "1 - sigma of sampling"),
+    _mutant("no control variates", "QSigma", _ruled("QSigma", correction=updates.MIXED), "what the other form adds"),
+    _mutant("sampled", "TreeBackup", _ruled("TreeBackup", sigma=1.0, on_policy=True), "the taken branch counted in full"),
+    _mutant("greedy mean", "TreeBackup", _ruled("TreeBackup", expectation=updates.GREEDY), "the best branch only"),
+    _mutant("not cut", "Retrace", _ruled("Retrace", correction=lambda r: updates.IMPORTANCE if r.correction == updates.RETRACE else r.correction), "ratios above 1 kept"),
+    _mutant("no lambda", "Retrace", _ruled("Retrace", gae_lambda=1.0), "lambda forgotten"),
+    _mutant("endless", "ReplayQLearning", _given("ReplayQLearning", capacity=lambda n: 10 * n), "old transitions never leave"),
+    _mutant("one plan less", "ReplayQLearning", _given("ReplayQLearning", num_replays=lambda n: n - 1), "one replay short"),
+    _mutant("raw transitions", "DynaQ", type("DynaQ", (rl.ReplayQLearning,), {"__init__": lambda self, *s, num_plans=5, **o: rl.ReplayQLearning.__init__(self, *s, num_replays=num_plans, **o)}), "pairs drawn by how often they came"),
+    _mutant("ends have a future", "DynaQ", _fed("DynaQ", _bootstraps_terminal), "the model forgets what ended"),
+    _mutant("no threshold", "PrioritizedDyna", _given("PrioritizedDyna", least=0.0), "every change is queued"),
+    _mutant("in no order", "PrioritizedDyna", _NoOrder, "the largest error does not come first"),
+    _mutant("plain", "SpeedyQLearning", rl.QLearning, "no second table"),
+    _mutant("ends have a future", "SpeedyQLearning", _fed("SpeedyQLearning", _bootstraps_terminal), "bootstraps beyond the end"),
+    _mutant("gain from rewards", "DifferentialSarsa", _GainOfRewards, "the gain by r - g instead of the error"),
+    _mutant("best action", "DifferentialSarsa", _ruled("DifferentialSarsa", expectation=updates.GREEDY), "max for sample"),
+    _mutant("greedy steps only", "DifferentialQLearning", rl.RLearning, "the gain waits for greedy actions"),
+    _mutant("every step", "RLearning", rl.DifferentialQLearning, "exploring actions move the gain"),
+    _mutant("truncation ends", "BatchTD", _fed("BatchTD", _truncation_ends), "a time limit taken for the end"),
+    _mutant("two steps", "BatchTD", _given("BatchTD", num_steps=2), "n off by one"),
+    _mutant("every visit", "BatchMC", _given("BatchMC", visits="every"), "first visits not told apart"),
+    _mutant("unfinished", "BatchMC", _UnfinishedCounts, "an episode that is still going counts"),
     _mutant("never cut", "WatkinsQLambda", _ruled("WatkinsQLambda", cuts=False), "exploring actions credited"),
 )  # fmt: skip
 """Each replaces one subject of checks.temporal_difference."""

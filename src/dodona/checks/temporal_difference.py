@@ -16,7 +16,8 @@ from dodona.checks.td_bugs import MUTANTS
 from dodona.core.protocols import Check
 from dodona.core.schedules import inverse_visits
 from dodona.mdp import worlds
-from dodona.oracles import fixtures, learning
+from dodona.oracles import fixtures, learning, learning_differential, learning_from_memory
+from dodona.oracles import learning_off_policy as off_policy
 from dodona.oracles import mdp as exact
 from dodona.oracles import td as curves
 
@@ -33,6 +34,8 @@ SUBJECTS: Mapping[str, Callable[..., Any]] = {
         for name in (
             "TD0", "NStepTD", "TDLambda", "MonteCarlo", "Sarsa", "ExpectedSarsa", "NStepSarsa",
             "NStepExpectedSarsa", "SarsaLambda", "QLearning", "DoubleQLearning", "WatkinsQLambda",
+            "SpeedyQLearning", "OffPolicyNStep", "QSigma", "TreeBackup", "Retrace", "ReplayQLearning", "DynaQ",
+            "PrioritizedDyna", "DifferentialSarsa", "DifferentialQLearning", "RLearning", "BatchTD", "BatchMC",
         )
     },
 }  # fmt: skip
@@ -48,6 +51,18 @@ LOOPS = {
 }  # fmt: skip
 """Learner -> (kind of oracles.learning.replay, its options)."""
 WITH_LAMBDA_0 = {"SarsaLambda": "sarsa", "WatkinsQLambda": "max"}
+CORRECTED = (
+    ("OffPolicyNStep", "per-decision", {}), ("OffPolicyNStep", "ordinary", {"weighting": "ordinary"}),
+    ("OffPolicyNStep", "weighted", {"weighting": "weighted"}), ("QSigma", "sigma", {"sigma": 0.6}),
+    ("QSigma", "mixed", {"sigma": 0.6, "control_variates": False}), ("TreeBackup", "sigma", {}),
+)  # fmt: skip
+"""Learner, kind of oracles.learning_off_policy.replay_off_policy, options."""
+REMEMBERING = {
+    "ReplayQLearning": ("replay", {"num_replays": 4, "capacity": 25}), "DynaQ": ("dyna", {"num_plans": 4}),
+    "PrioritizedDyna": ("prioritized", {"num_plans": 4, "least": 0.05}),
+}  # fmt: skip
+PER_STEP = {"DifferentialSarsa": "sarsa", "DifferentialQLearning": "q", "RLearning": "r"}
+AT_REST = (("BatchTD", "td", {}), ("BatchMC", "monte carlo", {}), ("BatchMC", "first visits", {"visits": "first"}))  # fmt: skip
 
 
 def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> Iterator[Check]:
@@ -56,6 +71,8 @@ def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> It
     yield from each("by definition", _targets(subjects))
     for seed in range(2 * many):
         yield from each(f"record {seed}", _recorded(subjects, _transitions(seed)))
+        yield from each(f"record {seed}", _corrected(subjects, _transitions(seed, 40), seed))
+        yield from each(f"record {seed}", _remembered(subjects, _transitions(seed, 60)))
     yield from each("by hand", _by_hand(subjects))
     for seed in range(2 * many):
         yield from each(f"episode {seed}", _episodes(subjects, seed))
@@ -110,6 +127,68 @@ def _recorded(subjects, rows) -> Iterator[Any]:
         learner.update(*columns, epsilon=EPSILON)
         truth = learning.replay(kind, rows, STATES, ACTIONS, **STEP)
         yield f"{name}, lambda 0", learner.tables[0], truth, 0.0, "loops"
+
+
+def _corrected(subjects, rows, seed: int) -> Iterator[Any]:
+    """Targets of many steps about a policy that did not act, against their recursive definitions."""
+    columns, rng = [np.array(x) for x in zip(*rows, strict=True)], np.random.default_rng(seed)
+    pi, mu = (rng.dirichlet(np.ones(ACTIONS), STATES) for _ in range(2))
+    whose = {"target_policy": pi, "behaviour": mu}
+    for name, kind, options in CORRECTED:
+        learner = subjects[name](STATES, ACTIONS, num_steps=3, **whose, **options, **STEP)
+        learner.update(*columns)
+        truth = off_policy.replay_off_policy(
+            kind, rows, STATES, ACTIONS, num_steps=3, sigma=options.get("sigma", 0.0), target=pi, behaviour=mu,
+            **STEP,
+        )  # fmt: skip
+        yield f"{name}, {kind}", learner.q, truth, 1e-11, "definition"
+    whole = next(i for i, x in enumerate(rows) if i > 5 and x[4]) + 1
+    begun = max((i + 1 for i, x in enumerate(rows[: whole - 1]) if x[4] or x[5]), default=0)
+    first, episode = rng.normal(size=(STATES, ACTIONS)), [x[begun:whole] for x in columns]
+    for credit in ("retrace", "tree", "importance", "lambda"):
+        learner = subjects["Retrace"](
+            STATES,
+            ACTIONS,
+            gae_lambda=0.8,
+            credit=credit,
+            offline=True,
+            initial=first,
+            **whose,
+            **STEP,
+        )
+        learner.update(*episode)
+        truth = off_policy.corrected_episode(
+            credit, rows[begun:whole], first, gae_lambda=0.8, target=pi, behaviour=mu, **STEP
+        )
+        yield f"Retrace, {credit}", learner.q, truth, 1e-12, "forward view"
+
+
+def _remembered(subjects, rows) -> Iterator[Any]:
+    """Replay, models, rounds, rewards per step and whole records, against lists and dictionaries."""
+    columns, size = [np.array(x) for x in zip(*rows, strict=True)], (STATES, ACTIONS)
+    for name, (kind, options) in REMEMBERING.items():
+        learner = subjects[name](*size, **options, **STEP)
+        learner.update(*columns)
+        shown = {"num_plans": 4, "capacity": 25, "least": 0.05}
+        truth = learning_from_memory.remembering(kind, rows, *size, **shown, **STEP)
+        yield name, learner.q, truth, 1e-13, "loops"
+    learner = subjects["SpeedyQLearning"](*size, gamma=GAMMA)
+    learner.update(*columns)
+    yield "SpeedyQLearning", learner.q, learning_from_memory.speedy(rows, *size, gamma=GAMMA), 1e-12, "loops"  # fmt: skip
+    endless = [(*x[:4], False, x[5], x[6]) for x in rows]
+    columns[4] = np.zeros(len(rows), dtype=bool)
+    for name, kind in PER_STEP.items():
+        learner = subjects[name](*size, alpha=ALPHA, eta=0.2)
+        learner.update(*columns)
+        table, gain = learning_differential.differential(kind, endless, *size, alpha=ALPHA, eta=0.2)
+        yield name, learner.q, table, 0.0, "loops"
+        yield f"{name}, gain", learner.gain, gain, 0.0, "loops"
+    columns[4] = np.array([x[4] for x in rows])
+    for name, kind, options in AT_REST:
+        learner = subjects[name](*size, gamma=0.5, **options)
+        learner.update(*columns)
+        truth = learning_from_memory.at_rest(kind, rows, STATES, gamma=0.5, sweeps=60)
+        yield f"{name}, {kind}", learner.values, truth, 1e-6, "sweeps"
 
 
 def _by_hand(subjects) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Linear value functions against projections, plain loops, exact systems and published divergence.
+"""Value functions, linear and DQN, against projections, plain loops, exact systems and published divergence.
 
 Sampled comparisons draw independent transitions, for which the expected weights are known exactly, and
 use |z| <= 4.5.
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dodona.checks import dqn, dqn_bugs, value_function_bugs
 from dodona.checks.compare import as_mdp, each, holds
-from dodona.checks.value_function_bugs import MUTANTS
 from dodona.core.protocols import Check
 from dodona.mdp import MDP, worlds
 from dodona.oracles import fixtures
@@ -18,6 +18,9 @@ from dodona.oracles import linear_replay as loops
 from dodona.oracles import mdp as kit
 from dodona.oracles import projection as exact
 from dodona.rl import features, linear
+from dodona.rl.dqn import dqn_trainer
+from dodona.rl.q_networks import QNetwork
+from dodona.rl.replay import ReplayBuffer
 
 SUBJECTS: Mapping[str, Callable[..., Any]] = {
     **{n: getattr(features, n) for n in ("Aggregation", "Polynomial", "Fourier", "TileCoding", "RBF")},
@@ -30,7 +33,11 @@ SUBJECTS: Mapping[str, Callable[..., Any]] = {
             "SarsaLinear", "QLearningLinear", "FittedQ", "sample_transitions",
         )
     },
+    "ReplayBuffer": ReplayBuffer,
+    "QNetwork": QNetwork,
+    "dqn_trainer": dqn_trainer,
 }  # fmt: skip
+MUTANTS = (*value_function_bugs.MUTANTS, *dqn_bugs.MUTANTS)
 __all__ = ["MUTANTS", "SUBJECTS", "run"]
 
 # map -> (best projection, TD fixed point, Bellman-error minimiser): exact RMSE to v_pi on the 5x5 grid
@@ -57,6 +64,11 @@ def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> It
         yield from each(f"replay {seed}", _replay(subjects, seed))
         yield from each(f"data {seed}", _data(subjects, seed))
     yield from each("book 5x5", _table(subjects))
+    for seed in range(20 if full else 1):
+        yield from each(f"seed {seed}", dqn.replay_checks(subjects, seed))
+        yield from each(f"seed {seed}", dqn.network_checks(subjects, seed))
+        yield from each(f"seed {seed}", dqn.dqn_checks(subjects, seed))
+        yield from each(f"seed {seed}", dqn.identity_check(subjects, seed))
     yield from each("sampled", _sampled(subjects, runs=2000 if full else RUNS))
 
 

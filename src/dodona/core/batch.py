@@ -234,7 +234,7 @@ class Batch:
                 )
         return self
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self) -> Iterator[tuple[str, Any]]:
         """(name, tensor) of all that is there, entries of mappings as obs['name']."""
         for f in fields(self):
             x = getattr(self, f.name)

@@ -85,9 +85,8 @@ class FitTrainer:
         while True:
             if self._evaluation_is_due():
                 with torch.no_grad():
-                    metrics = dict(
-                        self.evaluate(self.model if self.ema is None else self.ema_model)
-                    )
+                    model = self.model if self.ema_model is None else self.ema_model
+                    metrics = dict(self.evaluate(model))
                 self.evaluated = self.step
                 yield self._event("evaluation", metrics)
             if self.step >= self.num_updates:
@@ -162,7 +161,8 @@ class FitTrainer:
         decay = min(self.ema, (1 + self.averaged) / (10 + self.averaged))
         self.averaged += 1
         with torch.no_grad():
-            mine, theirs = list(self.ema_model.parameters()), list(self.model.parameters())
+            mine: list[Tensor] = list(self.ema_model.parameters())
+            theirs: list[Tensor] = list(self.model.parameters())
             torch._foreach_lerp_(mine, theirs, 1.0 - decay)
             for b, now in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
                 b.copy_(now)

@@ -315,6 +315,7 @@ def _pieces(batch: Batch, size: int | None) -> list[Batch]:
 
 def _kl_sum(logp: Tensor, batch: Batch) -> Tensor:
     """Sum over what counts of the k3 estimate of KL(old || new)."""
+    assert batch.logp_old is not None  # run has looked
     x = torch.where(batch.mask.bool(), logp - batch.logp_old, 0.0)
     return (batch.mask * (torch.expm1(x) - x)).sum()
 

@@ -1,5 +1,8 @@
 """Marks in the cells of a grid picture, in cell coordinates, so that they stay right at any size."""
 
+# pyright: reportAttributeAccessIssue=false
+# plotly tells type checkers nothing of what a figure holds
+
 from collections.abc import Sequence
 
 import numpy as np

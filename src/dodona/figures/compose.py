@@ -3,6 +3,9 @@
 Both take finished figures of one kind, so that a new kind of picture needs no second version.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# plotly tells type checkers nothing of what a figure holds
+
 import math
 from collections.abc import Mapping
 
@@ -72,12 +75,11 @@ def slider(figures: Mapping[str, go.Figure], *, title: str, prefix: str = "") ->
     Raises: InputError: no figure.
     """
     _require(figures)
-    last = next(reversed(figures))
-    width = max(len(f.data) for f in figures.values())
+    last = list(figures)[-1]
+    traces = {name: list(f.data) for name, f in figures.items()}
+    width = max(map(len, traces.values()))
     # a frame replaces traces by position: every stop gets the same number of them
-    filled = {
-        name: [*f.data, *[go.Scatter()] * (width - len(f.data))] for name, f in figures.items()
-    }
+    filled = {name: [*own, *[go.Scatter()] * (width - len(own))] for name, own in traces.items()}
     whole = go.Figure(data=filled[last], layout=figures[last].layout)
     whole.frames = [
         go.Frame(

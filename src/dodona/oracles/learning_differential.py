@@ -44,7 +44,7 @@ def exploring(
     Independent of: learners.  Source: Zhao 2025, sec. 5.5 (epsilon-soft).
     """
     P, R = np.asarray(P, dtype=float), np.asarray(R, dtype=float)
-    _, mask = doors(*P.shape[:2], None, action_mask)
+    _, mask = doors(P.shape[0], P.shape[1], None, action_mask)
     share = mask / mask.sum(axis=1, keepdims=True)
     mixed = np.einsum("sa,sat->st", share, P)[:, None, :]
     earned = (share * np.where(mask, R, 0.0)).sum(axis=1)[:, None]

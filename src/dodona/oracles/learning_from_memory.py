@@ -74,8 +74,8 @@ def remembering(
             # the oldest is overwritten, so that places keep their numbers
             kept[t % capacity : t % capacity + 1] = [(s, a, r, s2, ended)]
             for _ in range(num_plans):
-                s_, a_, *rest = kept[int(number() * len(kept))]
-                move(s_, a_, sampled(*rest))
+                s_, a_, r_, s2_, ended_ = kept[int(number() * len(kept))]
+                move(s_, a_, sampled(r_, s2_, ended_))
             continue
         count = outcomes.setdefault((s, a), {}).setdefault((s2, ended), [0, 0.0])
         count[0] += 1

@@ -11,8 +11,10 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
+    "actor_critic": ("A2CConfig", "QACConfig", "TwoTimeScales", "a2c_trainer", "qac_trainer"),
     "batch_td": ("BatchMC", "BatchTD"),
     "differential": ("DifferentialQLearning", "DifferentialSarsa", "RLearning"),
+    "dqn": ("DQNConfig", "dqn_trainer"),
     "dyna": ("DynaQ", "PrioritizedDyna", "ReplayQLearning"),
     "env_check": ("EnvReport", "check_env"),
     "environments": ("Env", "Step", "make_env", "mdp_env"),
@@ -25,8 +27,13 @@ _ROOMS = {
         "SarsaLinear", "TDLinear",
     ),
     "off_policy_td": ("OffPolicyNStep", "QSigma", "Retrace", "TreeBackup"),
+    "on_policy": ("EnvTrainer", "Evaluation", "TableCritic"),
+    "ppo": ("PPOConfig", "ppo_trainer"),
+    "reinforce": ("ReinforceConfig", "reinforce_trainer"),
     "normalizer": ("Normalizer",),
     "rollout": ("EnvCollector", "EpisodeCollector", "collect"),
+    "q_networks": ("EpsilonGreedy", "QNetwork"),
+    "replay": ("ReplayBuffer",),
     "tabular_env": ("TabularEnv",),
     "td": (
         "DoubleQLearning", "ExpectedSarsa", "MonteCarlo", "NStepExpectedSarsa", "NStepSarsa", "NStepTD",

@@ -62,7 +62,10 @@ def learn_in_environment(
     acting, evaluated = (None if x is None else x.tolist() for x in policies)
     rows, expectation, gamma, omega = rule.num_actions, rule.expectation, rule.gamma, rule.omega
     of_states, ahead, double = rule.of_states, rule.ahead, rule.expectation == OTHER
-    step, last_size, last_explore = env.step, len(sizes) - 1, len(explore) - 1
+    # the first step is checked, the others need not be renumbered where the environment's numbers are ours
+    step, plain = env.step, env.plain
+    last_size, last_explore = len(sizes) - 1, len(explore) - 1
+    size, epsilon = sizes[0], explore[0]
 
     def choose(s: int, epsilon: float) -> int:
         u = draw()
@@ -83,13 +86,19 @@ def learn_in_environment(
 
     s, a, length, total, t, rewards = stand.state, stand.action, stand.length, stand.total, 0, 0.0
     while t < num_steps or (num_steps < 0 and stand.episodes < until_episodes):
-        size = sizes[t if t < last_size else last_size]
-        epsilon = explore[t if t < last_explore else last_explore]
+        if last_size:
+            size = sizes[min(t, last_size)]
+        if last_explore:
+            epsilon = explore[min(t, last_explore)]
         if s < 0:
             s, seed, length, total, a = env.reset(seed=seed), None, 0, 0.0, -1
         if a < 0:
             a = choose(s, epsilon)
-        s2, r, terminated, truncated = step(a)
+        if plain and t:
+            s2, r, terminated, truncated, _ = plain(a)
+            r = float(r)  # numbers of NumPy would make every sum slow
+        else:
+            s2, r, terminated, truncated = step(a)
         a2 = choose(s2, epsilon) if ahead and not terminated else -1
         table, counted = q, counts
         judge = other
@@ -115,7 +124,7 @@ def learn_in_environment(
         row, seen = table[s], counted[s]
         seen[place] += 1
         if omega:
-            size = float(seen[place]) ** -omega
+            size = seen[place] ** -omega
         row[place] += size * (target - row[place])
         length += 1
         total += r

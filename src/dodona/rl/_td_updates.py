@@ -9,10 +9,12 @@ An *entry* is a state s, or a pair s * A + a; the rules do not care which. A *la
 run. Random numbers come from SplitMix64, one word of state per run, so that a run does not depend on how
 many others there are.
 
-Nothing here allocates, and ``_nrt=False`` says so: otherwise Numba counts references to every array in
-every call, which costs more than the update itself.
+How they are compiled (``INLINE``) matters more than what they do: a call would pass every array of the memory
+word by word, which costs five times the update; nothing allocates, so references need not be counted; no
+division asks whether it is by zero.
 
-Not here: walking through a model (_td_kernels.py), input checks (learner.py).
+Not here: walking through a model (_td_kernels.py), importance ratios (_td_corrections.py), learning from
+what is remembered (_td_planning.py), input checks (learner.py).
 Source: Sutton & Barto 2018, ch. 5-7, 12; van Hasselt 2010; van Seijen et al., arXiv:1512.04087;
 Steele, Lea & Flood 2014 (SplitMix64).
 """
@@ -24,9 +26,12 @@ from numba import njit
 
 # E, the expectation of what follows
 STATE, SAMPLE, MEAN, SOFT, GREEDY, OTHER = range(6)
-# how an error spreads
-ONE_STEP, WINDOW, TRACES = range(3)
+# how an error spreads, and what else a step does
+ONE_STEP, WINDOW, TRACES, CORRECTED, AVERAGE, SPEEDY, REPLAY, DYNA, PRIORITIZED, RECORD = range(10)
 ACCUMULATING, REPLACING, DUTCH = range(3)
+# what an action of another policy counts (_td_corrections.py)
+PLAIN, PER_DECISION, ORDINARY, WEIGHTED, SIGMA, MIXED, IMPORTANCE, TREE, RETRACE = range(9)
+INLINE = {"cache": True, "forceinline": True, "error_model": "numpy", "_nrt": False}
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -42,6 +47,10 @@ class Rule(NamedTuple):
     whole: Monte Carlo.  first_visit: only the first visit of an entry in an episode counts.
     offline: traces change the table at the end of an episode.  cuts: exploring cuts the traces.
     omega: 0 = the step size is given; else 1 / visits^omega.
+    correction: what the actions between count.  on_policy: all ratios are 1.  weighs: ratios are asked for, so
+    the probability of each action is kept when it is chosen.  sigma: share of sampling.
+    num_plans: updates from memory per step.  least: error below which none is queued.
+    eta: step of the gain over the step of the table.
     """
 
     num_actions: int
@@ -59,6 +68,13 @@ class Rule(NamedTuple):
     cuts: bool
     omega: float
     gamma: float
+    correction: int
+    on_policy: bool
+    weighs: bool
+    sigma: float
+    num_plans: int
+    least: float
+    eta: float
 
 
 class Feasible(NamedTuple):
@@ -76,9 +92,13 @@ class Feasible(NamedTuple):
 class Memory(NamedTuple):
     """What K runs remember; arrays that a rule does not need have one entry.
 
-    tables, visits [K, 1 or 2, E], words [K] of the random numbers; trace, change [K, E], touched [K, E]
-    (entries with a trace), seen [K, E] (episode of the last visit), window_entry, window_reward [K, W];
-    count [K, 4]: FILLED, HEAD, TOUCHED, EPISODE; before [K]: value of the state just entered, one update ago.
+    tables, visits [K, 1 to 3, E], words [K] of the random numbers; trace, change [K, E], touched [K, E]
+    (entries with a trace), seen [K, E] (episode of the last visit), window_entry, window_reward,
+    window_share [K, W]; weight [K, E]: mean importance weight; share [K]: probability with which the next action
+    was chosen; before [K]: value of the state just entered, one update ago; gain [K]: reward per step.
+    past [K, N, columns], past_reward [K, N]: transitions (_td_planning.py); heads [K, E], backs [K, S]: the
+    first of a pair, and into a state; known [K, E]: pairs seen; queue, where [K, E], key [K, E]: a heap.
+    count [K, COUNTS]: FILLED, HEAD, TOUCHED, EPISODE, KNOWN, QUEUED, LOST (there was no room).
     """
 
     tables: np.ndarray
@@ -90,14 +110,27 @@ class Memory(NamedTuple):
     seen: np.ndarray
     window_entry: np.ndarray
     window_reward: np.ndarray
-    count: np.ndarray
+    window_share: np.ndarray
+    weight: np.ndarray
+    share: np.ndarray
     before: np.ndarray
+    gain: np.ndarray
+    past: np.ndarray
+    past_reward: np.ndarray
+    heads: np.ndarray
+    backs: np.ndarray
+    known: np.ndarray
+    queue: np.ndarray
+    where: np.ndarray
+    key: np.ndarray
+    count: np.ndarray
 
 
-FILLED, HEAD, TOUCHED, EPISODE = range(4)
+FILLED, HEAD, TOUCHED, EPISODE, KNOWN, QUEUED, LOST = range(7)
+COUNTS = 7
 
 
-@njit(inline="always", _nrt=False)
+@njit(**INLINE)
 def uniform(words, k):
     """The next number in [0, 1) of run k."""
     z = words[k] + GOLDEN
@@ -107,7 +140,7 @@ def uniform(words, k):
     return ((z ^ (z >> S31)) >> S11) * 2.0**-53
 
 
-@njit(inline="always", _nrt=False)
+@njit(**INLINE)
 def choose(rule, indptr, actions, cumulative, table, other, words, k, s, epsilon):
     """An action in s: of the fixed policy, or epsilon-greedy with ties broken evenly.
 
@@ -150,7 +183,7 @@ def choose(rule, indptr, actions, cumulative, table, other, words, k, s, epsilon
     return actions[chosen]
 
 
-@njit(inline="always", _nrt=False)
+@njit(**INLINE)
 def expectation(rule, indptr, actions, shares, table, other, s2, a2, epsilon):
     """E, the value of what follows: the one line in which the learners differ."""
     if rule.expectation == STATE:
@@ -175,7 +208,7 @@ def expectation(rule, indptr, actions, shares, table, other, s2, a2, epsilon):
     return best
 
 
-@njit(inline="always", _nrt=False)
+@njit(**INLINE)
 def move(rule, table, visits, entry, target, alpha):
     """estimate += step (target - estimate); returns target - estimate."""
     delta = target - table[entry]
@@ -185,7 +218,7 @@ def move(rule, table, visits, entry, target, alpha):
     return delta
 
 
-@njit(inline="always", _nrt=False)
+@njit(**INLINE)
 def one_step(
     rule, indptr, actions, shares, table, other, visits, entry, r, s2, a2, ended, alpha, epsilon
 ):  # fmt: skip
@@ -198,17 +231,18 @@ def one_step(
     return move(rule, table, visits, entry, target, alpha)
 
 
-@njit(_nrt=False)
+@njit(**INLINE)
 def window(
-    rule, indptr, actions, shares, table, other, visits, seen, entries, rewards, count, entry, r, s2, a2,
-    ended, cut, alpha, epsilon,
+    rule, indptr, actions, shares, table, visits, memory, k, entry, r, s2, a2, ended, cut, alpha, epsilon
 ):  # fmt: skip
     """G = r_1 + gamma r_2 + ... + gamma^n E for the oldest entry; at a cut for all that are left.
 
     Returns target - estimate of the oldest entry, 0 while it waits.
     """
+    entries, rewards, count = memory.window_entry[k], memory.window_reward[k], memory.count[k]
     room = len(entries)
     if rule.first_visit:
+        seen = memory.seen[k]
         again = seen[entry] == count[EPISODE] + 1
         seen[entry] = count[EPISODE] + 1
         entry = -1 if again else entry  # it keeps its reward and moves nothing
@@ -222,7 +256,7 @@ def window(
         return 0.0
     value = 0.0
     if not ended:
-        value = expectation(rule, indptr, actions, shares, table, other, s2, a2, epsilon)
+        value = expectation(rule, indptr, actions, shares, table, table, s2, a2, epsilon)
     for _ in range(filled):
         value = rewards[place] + rule.gamma * value
         if cut:
@@ -245,19 +279,20 @@ def window(
     return first
 
 
-@njit(_nrt=False)
+@njit(**INLINE)
 def traces(
-    rule, indptr, actions, shares, table, other, visits, trace, change, touched, seen, count, before, k,
-    entry, r, s2, a2, ended, cut, alpha, epsilon,
+    rule, indptr, actions, shares, table, visits, memory, k, entry, r, s2, a2, ended, cut, alpha, epsilon
 ):  # fmt: skip
     """Every entry moves by step delta times its trace, which fades by gamma lambda a step.
 
     Dutch traces with their correction are true online TD(lambda): after each step the table is the one
     that the online lambda-return would have made.  Returns delta.
     """
+    trace, change, touched = memory.trace[k], memory.change[k], memory.touched[k]
+    seen, count = memory.seen[k], memory.count[k]
     value = 0.0
     if not ended:
-        value = expectation(rule, indptr, actions, shares, table, other, s2, a2, epsilon)
+        value = expectation(rule, indptr, actions, shares, table, table, s2, a2, epsilon)
     delta = r + rule.gamma * value - table[entry]
     visits[entry] += 1
     step = alpha if rule.omega == 0.0 else float(visits[entry]) ** -rule.omega
@@ -271,7 +306,7 @@ def traces(
         trace[entry] = 1.0
     else:
         trace[entry] += 1.0 - step * trace[entry]
-    drift = table[entry] - before[k] if rule.trace == DUTCH else 0.0
+    drift = table[entry] - memory.before[k] if rule.trace == DUTCH else 0.0
     keep = rule.gamma * rule.gae_lambda
     # a2 explores: what follows it says nothing of the greedy policy
     if rule.cuts and not ended and table[s2 * rule.num_actions + a2] < value:
@@ -285,7 +320,7 @@ def traces(
         trace[j] *= keep
     if rule.trace == DUTCH:
         table[entry] -= step * drift
-        before[k] = 0.0 if cut else value
+        memory.before[k] = 0.0 if cut else value
     if rule.offline and cut:
         for i in range(count[TOUCHED]):
             j = touched[i]

@@ -7,7 +7,7 @@ Source: Sutton & Barto 2018, sec. 5.5 (coverage).
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dodona.core.shapes import FloatArray
 from dodona.errors import ShapeError, SupportError
@@ -16,13 +16,16 @@ from dodona.mdp.model import MDP
 from dodona.rl._td_updates import Feasible
 
 
-def with_policy(learner: Any, feasible: Feasible, policy: Any, mdp: MDP | None) -> Feasible:
+def with_policy(
+    learner: Any, feasible: Feasible, policy: Any, mdp: MDP | None, *, epsilon: Any = None
+) -> Feasible:
     """``feasible`` with the policy that acts and the one that is evaluated; coverage is checked.
 
     Args:
         learner: says what its target is: its target_policy, or everything (covers), or who acts.
         policy: [S] or [S, A], or None: epsilon-greedy, evenly for learners of state values.
         mdp: the model, or None where every action is feasible.
+        epsilon: of the policy that acts, where none is given.
     Raises: ShapeError, TypeError, SupportError: a policy that is none, or that leaves out what is needed.
     """
 
@@ -41,24 +44,54 @@ def with_policy(learner: Any, feasible: Feasible, policy: Any, mdp: MDP | None) 
         acts = 1.0 / counts  # values of states do not choose
     target = acts if learner.target_policy is None else shares(learner.target_policy)
     if acts is not None:
-        needed = np.ones(len(acts)) if learner.covers else target
-        bare = (needed > 0) & (acts <= 0)
-        if bare.any():
-            pair = int(np.argmax(bare))
-            s, a = int(owner[pair]), int(feasible.actions[pair])
-            raise SupportError(
-                f"the policy never takes action {a} in state {s}, where the target of "
-                f"{type(learner).__name__} acts: nothing could be learnt of it. Mix the policy with a "
-                "uniform one, or let epsilon explore.",
-                state=s,
-                action=a,
-            )
+        needed = np.ones(len(acts)) if learner.covers or target is None else target
+        require_cover(acts, needed, owner, feasible.actions, type(learner).__name__)
+    elif learner.weighs and learner.target_policy is not None and epsilon == 0.0:
+        raise SupportError(
+            f"epsilon is 0, so what acts never tries most of what the target policy of "
+            f"{type(learner).__name__} takes: ratios can not make up for it. Let epsilon explore."
+        )
     summed = np.zeros(0)
     if acts is not None:
         summed = np.cumsum(acts)
         begin = np.repeat(feasible.indptr[:-1], np.diff(feasible.indptr))
         summed = summed - np.where(begin > 0, summed[begin - 1], 0.0)
     return feasible._replace(cumulative=summed, shares=np.zeros(0) if target is None else target)
+
+
+def require_cover(
+    acts: Float[np.ndarray, "L"],
+    needed: Float[np.ndarray, "L"],
+    owner: Int[np.ndarray, "L"],
+    actions: Int[np.ndarray, "L"],
+    name: str,
+) -> None:
+    """Whoever acts tries everything that the target needs.  Raises: SupportError: the first pair left out."""
+    bare = (needed > 0) & (acts <= 0)
+    if bare.any():
+        pair = int(np.argmax(bare))
+        s, a = int(owner[pair]), int(actions[pair])
+        raise SupportError(
+            f"the policy never takes action {a} in state {s}, where the target of {name} acts: nothing could "
+            "be learnt of it. Mix the policy with a uniform one, or let epsilon explore.",
+            state=s,
+            action=a,
+        )
+
+
+def require_chances(
+    chance: Float[np.ndarray, "N"], s: Int[np.ndarray, "N"], a: Int[np.ndarray, "N"]
+) -> None:
+    """Whoever acted can not have taken what he never takes.  Raises: SupportError: the first such step."""
+    never = ~(chance > 0)
+    if never.any():
+        i = int(np.argmax(never))
+        raise SupportError(
+            f"action {int(a[i])} was taken in state {int(s[i])}, where the behaviour takes it with probability "
+            f"{chance[i]:g}: it is not the one that acted.",
+            state=int(s[i]),
+            action=int(a[i]),
+        )
 
 
 def pair_shares(

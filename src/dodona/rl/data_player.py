@@ -14,7 +14,7 @@ from dodona.core.shapes import FloatArray
 from dodona.errors import InputError, ShapeError
 from dodona.rl import _td_kernels as kernels
 from dodona.rl import _td_updates as updates
-from dodona.rl.acting import with_policy
+from dodona.rl.acting import require_chances, with_policy
 from dodona.rl.learner import Learner, Play, every_action, require_room
 
 
@@ -42,8 +42,10 @@ class DataPlayer:
         every = every_action(learner.num_states, learner.num_actions)
         self.feasible = with_policy(learner, every, None, None)
         self.columns = _columns(learner, batch)
-        require_room(learner, self.columns[-1])
-        self.num_runs, self.live, self.mask = 1, None, None
+        require_room(learner, self.columns[6])
+        if learner.continuing and self.columns[5].any():
+            raise InputError(learner.without_end)
+        self.num_runs, self.live, self.mask, self.outcomes = 1, None, None, len(self.columns[0])
         self.words = Streams(play.seed).numpy("tabular runs").integers(0, 2**64, 1, dtype=np.uint64)
         self.place = 0
 
@@ -57,16 +59,22 @@ class DataPlayer:
             size = min(N - self.place, num_steps - done)
             rows = slice(self.place, self.place + size)
             part = [x if len(x) == 1 else x[done : done + size] for x in (alpha, epsilon)]
-            columns = [x[rows] for x in self.columns]
-            kernels.replay(rule, self.feasible, memory, *columns, *part, np.empty(size))
+            columns = [x if len(x) == 1 else x[rows] for x in self.columns]
+            kernels.replay(rule, self.feasible, memory, 0, *columns, *part, np.empty(size))
             runs.rewards[0] += columns[2].sum()
             done, self.place = done + size, (self.place + size) % N
         runs.steps[0] += num_steps
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place = int(state["place"])
+
 
 # ---------------------------------------------------------------------- private
 def _columns(learner: Learner, batch: Any) -> list[np.ndarray]:
-    """s, a, r, s2, a2, ended, cut of the counted steps of a Batch, row after row."""
+    """s, a, r, s2, a2, ended, cut, chances of the counted steps of a Batch, row after row."""
     for name in ("rewards", "next_obs", "terminated"):
         if getattr(batch, name) is None:
             raise InputError(
@@ -110,7 +118,16 @@ def _columns(learner: Learner, batch: Any) -> list[np.ndarray]:
         ended | truncated | ~after
     )  # a row's last step is cut too: what follows is not in the data
     kinds = (np.int64, np.int64, np.float64, np.int64, np.int64, bool, bool)
-    return [
+    columns = [
         np.ascontiguousarray(x[mask].astype(kind))
         for x, kind in zip((s, a, r, s2, a2, ended, cut), kinds, strict=True)
     ]
+    if learner.weighs and learner.behaviour is None and batch.logp_old is not None:
+        logp = as_numpy(batch.logp_old).astype(float).reshape(mask.shape)
+        after_logp = np.zeros_like(logp)
+        after_logp[:, :-1] = np.where(after[:, :-1], logp[:, 1:], 0.0)
+        chance = np.exp(np.stack([logp[mask], after_logp[mask]], axis=1))
+        require_chances(chance[:, 0], columns[0], columns[1])
+        return [*columns, chance]
+    s, a, _, s2, a2 = columns[:5]
+    return [*columns, learner.chances(s, a, s2, a2)]

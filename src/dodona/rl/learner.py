@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from dodona.core.inputs import check_count, check_finite, check_range
 from dodona.core.schedules import Schedule, constant
 from dodona.core.shapes import FloatArray, IntArray
-from dodona.errors import InputError, SamplingError, ShapeError
+from dodona.errors import InputError, SamplingError, ShapeError, SupportError
 from dodona.rl import _td_updates as updates
 from dodona.rl._td_kernels import replay
+from dodona.rl._td_planning import COLUMNS
 from dodona.rl.acting import pair_shares
 from dodona.rl.history import History
 
@@ -37,7 +38,7 @@ class Play:
     epsilon: float | Schedule = 0.1
     """share of random actions in [0, 1]"""
     num_runs: int = 1
-    """independent runs side by side; more than one needs an MDP"""
+    """independent runs side by side; more than one needs an MDP, or an Env, whose rows are the runs"""
     seed: int = 0
     """seed of every random number"""
     record_every: int | None = None
@@ -88,6 +89,10 @@ class Learner:
     covers = False  # the target acts everywhere, so a fixed policy must try everything
     needs_next_action = False
     target_policy: Any = None
+    behaviour: Any = None  # who acted in recorded transitions
+    # of the learners that correct, plan or measure by the mean reward (their files)
+    correction, sigma, num_plans, least, eta = updates.PLAIN, 0.0, 0, 0.0, 0.0
+    on_policy, continuing = True, False
 
     def __init__(
         self, num_states: int, num_actions: int, *, gamma: float, alpha: float | Schedule = 0.1,
@@ -124,7 +129,7 @@ class Learner:
     @property
     def values(self) -> Float[np.ndarray, "S"]:
         """v(s); of an action learner max_a q(s, a)."""
-        return state_values(self.tables.mean(axis=0))
+        return state_values(self.estimates(self.memory)[0])
 
     @property
     def q(self) -> Float[np.ndarray, "S A"]:
@@ -134,7 +139,7 @@ class Learner:
                 f"{type(self).__name__} learns values of states and has no q. Its .values are [S]; for "
                 "q of a policy use ExpectedSarsa, for q* QLearning."
             )
-        return self.tables.mean(axis=0) if self.num_tables > 1 else self.tables[0]
+        return self.estimates(self.memory)[0] if self.num_tables > 1 else self.tables[0]
 
     @property
     def visits(self) -> Int[np.ndarray, "..."]:
@@ -171,7 +176,8 @@ class Learner:
             epsilon: of the policy whose mean Expected Sarsa takes.
         Returns: target - estimate of the entry that moved; 0 where an n-step learner still waits.
         Raises: InputError: a number out of range, a2 missing.  TypeError: flags that are not bool.
-            ShapeError: different lengths.
+            ShapeError: different lengths.  SupportError: an action that its state does not have, where a model
+            said so.
         Source: see the class.  Oracle: oracles.learning.replay (bit for bit).
         """
         check_range("[0, 1]", epsilon=epsilon)
@@ -193,22 +199,26 @@ class Learner:
             )
         check_finite(r=r)
         require_room(self, ended | cut)
+        if self.continuing and ended.any():
+            raise InputError(self.without_end)
+        self._require_feasible(s, a)
         delta = np.empty(len(s))
         rule, feasible = self.rule(fixed=False), self.feasible
         if self.target_policy is not None:
             feasible = feasible._replace(shares=self.shares(self.target_policy, feasible))
         replay(
-            rule, feasible, self.memory, s, a, r, s2, a2, ended, ended | cut, self._own_alpha(len(s)),
-            np.array([epsilon]), delta,
+            rule, feasible, self.memory, 0, s, a, r, s2, a2, ended, ended | cut, self.chances(s, a, s2, a2),
+            self._own_alpha(len(s)), np.array([epsilon]), delta,
         )  # fmt: skip
+        self.settle(self.memory)
         return float(delta[0]) if single else delta
 
     def trainer(self, source: Any, **options: Any) -> Any:
         """A Trainer that learns from a source: an iterator of events with a state, for runs and recipes.
 
         Args:
-            source: an MDP (compiled, K runs), a Gymnasium environment with discrete spaces, or a Batch of
-                recorded transitions.
+            source: an MDP (compiled, K runs), a Gymnasium environment with discrete spaces, an Env of
+                numbered states (make_env, mdp_env: num_envs runs), or a Batch of recorded transitions.
             options: fields of Play.
         Raises: InputError, ShapeError, MDPError, SupportError: a source or policy that does not fit.
         """
@@ -240,28 +250,74 @@ class Learner:
             of_states=self.of_states, ahead=self.ahead,
             num_steps=self.num_steps, whole=self.whole, first_visit=self.first_visit,
             gae_lambda=float(self.gae_lambda), trace=self.trace, offline=self.offline, cuts=self.cuts,
-            omega=float(omega), gamma=self.gamma,
+            omega=float(omega), gamma=self.gamma, correction=self.correction, on_policy=self.on_policy,
+            weighs=self.weighs, sigma=float(self.sigma), num_plans=self.num_plans, least=float(self.least),
+            eta=float(self.eta),
         )  # fmt: skip
 
-    def new_memory(self, num_runs: int) -> updates.Memory:
-        """Memory of K runs, all zero."""
+    @property
+    def weighs(self) -> bool:
+        """Whether it asks with what probability an action was chosen."""
+        return False
+
+    def chances(self, s: IntArray, a: IntArray, s2: IntArray, a2: IntArray) -> FloatArray:
+        """[N, 2] probabilities with which recorded actions, and the next ones, were chosen; [1, 2] if unused."""
+        return np.ones((1, 2))
+
+    def room(self, *, outcomes: int | None = None, num_steps: int | None = None) -> int:
+        """Transitions that one run remembers; of its source: distinct outcomes, and steps, where they are known."""
+        return 1
+
+    def new_memory(self, num_runs: int, *, room: int | None = None) -> updates.Memory:
+        """Memory of K runs, all zero; what a rule does not need has one entry."""
         K, E = num_runs, self.num_states * (1 if self.of_states else self.num_actions)
-        window = self.num_steps if self.method == updates.WINDOW else 1
-        traced = E if self.method == updates.TRACES else 1
-        seen = E if self.method == updates.TRACES or self.first_visit else 1
+        method, room = self.method, self.room() if room is None else room
+        window = self.num_steps if method in (updates.WINDOW, updates.CORRECTED) else 1
+        traced = E if method == updates.TRACES else 1
+        models = method in (updates.DYNA, updates.PRIORITIZED)
+        modelled = E if models else 1
+        queued = E if method == updates.PRIORITIZED else 1
+        seen = E if traced > 1 or self.first_visit or method == updates.SPEEDY else 1
+
+        def numbers(*shape: int) -> FloatArray:
+            return np.zeros((K, *shape))
+
+        def whole(*shape: int) -> IntArray:
+            return np.zeros((K, *shape), dtype=np.int64)
+
         return updates.Memory(
-            tables=np.zeros((K, self.num_tables, E)),
-            visits=np.zeros((K, self.num_tables, E), dtype=np.int64),
-            trace=np.zeros((K, traced)),
-            change=np.zeros((K, traced)),
-            touched=np.zeros((K, traced), dtype=np.int64),
-            seen=np.zeros((K, seen), dtype=np.int64),
-            window_entry=np.zeros((K, window), dtype=np.int64),
-            window_reward=np.zeros((K, window)),
-            count=np.zeros((K, 4), dtype=np.int64),
-            before=np.zeros(K),
-            words=np.zeros(K, dtype=np.uint64),
-        )
+            tables=numbers(self.num_tables, E), visits=whole(self.num_tables, E),
+            words=np.zeros(K, dtype=np.uint64), trace=numbers(traced),
+            change=numbers(E if method == updates.SPEEDY else traced), touched=whole(traced), seen=whole(seen),
+            window_entry=whole(window), window_reward=numbers(window), window_share=numbers(window),
+            weight=numbers(E if self.correction == updates.WEIGHTED else 1), share=np.ones(K),
+            before=numbers(), gain=numbers(), past=whole(room, COLUMNS),
+            past_reward=numbers(room), heads=whole(modelled),
+            backs=whole(self.num_states if models else 1), known=whole(modelled),
+            queue=whole(queued), where=whole(queued), key=numbers(queued), count=whole(updates.COUNTS),
+        )  # fmt: skip
+
+    def begin(self, memory: updates.Memory) -> None:
+        """Every run begins with what the learner has learnt so far."""
+        memory.tables[:] = self.memory.tables
+        memory.visits[:] = self.memory.visits
+        memory.weight[:] = self.memory.weight
+
+    def settle(self, memory: updates.Memory) -> None:
+        """What is left to do after some steps of all runs, before anybody looks at the tables.
+
+        Raises: SamplingError: there was no room for a transition.
+        """
+        if memory.count[:, updates.LOST].any():
+            raise SamplingError(self.no_room)
+
+    @property
+    def no_room(self) -> str:
+        return f"{type(self).__name__} has no room for more transitions."
+
+    def estimates(self, memory: updates.Memory) -> Float[np.ndarray, "K ..."]:
+        """[K, S] or [K, S, A] what all runs have learnt: the mean where there are two tables."""
+        return self.shaped(memory.tables).mean(axis=1)
 
     def shaped(self, entries: Shaped[np.ndarray, "... E"]) -> Shaped[np.ndarray, "..."]:
         """[..., E] entries as [..., S] or [..., S, A]."""
@@ -282,11 +338,33 @@ class Learner:
             "transitions without it use ExpectedSarsa(target_policy=...) or QLearning."
         )
 
+    @property
+    def without_end(self) -> str:
+        return (
+            f"{type(self).__name__} measures reward per step of a task that never ends, and here an episode "
+            "terminates. Use a learner with gamma, or let the last transition lead to the next start."
+        )
+
     def _own_alpha(self, num: int) -> FloatArray:
         if self.alpha.name in ("constant", "inverse_visits"):
             return np.array([self.alpha.parameters[0]])
         done = int(self.memory.visits.sum())
         return self.alpha(np.arange(done, done + num))
+
+    def _require_feasible(self, s: IntArray, a: IntArray) -> None:
+        if self.of_states or len(self.feasible.actions) == self.num_states * self.num_actions:
+            return
+        mask = np.zeros((self.num_states, self.num_actions), dtype=bool)
+        owner = np.repeat(np.arange(self.num_states), np.diff(self.feasible.indptr))
+        mask[owner, self.feasible.actions] = True
+        if not mask[s, a].all():
+            i = int(np.argmin(mask[s, a]))
+            raise SupportError(
+                f"action {int(a[i])} was taken in state {int(s[i])}, which the model that was learnt from lacks: "
+                f"it has {np.flatnonzero(mask[s[i]]).tolist()} there.",
+                state=int(s[i]),
+                action=int(a[i]),
+            )
 
     def _numbers(self, name: str, x: Any, limit: int) -> IntArray:
         x = np.atleast_1d(np.asarray(x))

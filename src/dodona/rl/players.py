@@ -3,7 +3,7 @@
 A player has ``feasible`` (the actions of each state, and the fixed policy), ``num_runs`` memories to fill,
 and ``play``, which makes transitions until a number of steps or episodes is reached in every run.
 
-Not here: data sets (data_player.py), records (td_trainer.py), rules.
+Not here: data sets (data_player.py), many environments at once (vector_player.py), records (td_trainer.py), rules.
 Source: Sutton & Barto 2018, sec. 6.1; of the simulator, _td_kernels.py.
 """
 
@@ -36,7 +36,7 @@ class ModelPlayer:
 
     def __init__(self, learner: Learner, mdp: MDP, play: Play):
         _require_sizes(learner, mdp.num_states, mdp.num_actions, "the model")
-        if learner.gamma != mdp.gamma:
+        if learner.gamma != mdp.gamma and not learner.continuing:
             raise InputError(
                 f"the learner's gamma is {learner.gamma:g} and the model's is {mdp.gamma:g}: its values would "
                 f"be those of another problem. Use gamma={mdp.gamma:g}, or mdp.replace(gamma=...)."
@@ -48,7 +48,9 @@ class ModelPlayer:
                 "and 0 where an episode ends. Plan with mdp.solve instead."
             )
         ends = mdp.terminal[mdp.indices] | (discounts == 0.0)
-        if mdp.gamma == 1.0 and not ends.any():
+        if learner.continuing and ends.any():
+            raise MDPError(learner.without_end)
+        if mdp.gamma == 1.0 and not ends.any() and not learner.continuing:
             raise MDPError(
                 "gamma is 1 and no transition ends, so returns are infinite. Use gamma < 1, or a model "
                 "with terminal states."
@@ -63,11 +65,13 @@ class ModelPlayer:
             ),
             play.policy,
             mdp,
+            epsilon=play.epsilon,
         )
         self.live = ~mdp.terminal
         self.mask = mdp.action_mask | mdp.terminal[:, None]
         self.table = _table(mdp, ends)
         self.num_runs, self.play_options = play.num_runs, play
+        self.outcomes = len(mdp.indices)
         seeds = Streams(play.seed).numpy("tabular runs")
         # whole words drawn in order, so that run k has its word however many there are
         self.words = seeds.integers(0, 2**64, play.num_runs, dtype=np.uint64)
@@ -130,16 +134,18 @@ class EnvironmentPlayer:
                 )
         if play.num_runs > 1:
             raise InputError(
-                f"num_runs is {play.num_runs}, an environment is one. Learn from an MDP for many seeds."
+                f"num_runs is {play.num_runs}, an environment is one. Learn from an MDP for many seeds, or from "
+                "make_env(..., num_envs)."
             )
         every = every_action(env.num_states, env.num_actions)
-        self.feasible = with_policy(learner, every, play.policy, None)
-        self.env, self.num_runs, self.live, self.mask = env, 1, None, None
+        self.feasible = with_policy(learner, every, play.policy, None, epsilon=play.epsilon)
+        self.env, self.num_runs, self.live, self.mask, self.outcomes = env, 1, None, None, None
         streams = Streams(play.seed)
         self.words = streams.numpy("tabular runs").integers(0, 2**64, 1, dtype=np.uint64)
         self.draw = random.Random(streams.integer("actions")).random
         self.seed: int | None = streams.integer("environment") % 2**31
         self.stand = Stand()
+        self.without_end = learner.without_end if learner.continuing else ""
 
     def play(
         self, rule: updates.Rule, memory: updates.Memory, runs: kernels.Walk, *, num_steps: int,
@@ -177,17 +183,17 @@ class EnvironmentPlayer:
             size, epsilon = sizes[min(t, len(sizes) - 1)], explore[min(t, len(explore) - 1)]
             if stand.state < 0:
                 stand.state, self.seed = env.reset(seed=self.seed), None
-                stand.action = kernels.pick(
-                    rule, self.feasible, memory.tables, memory.words, stand.state, epsilon
-                )
+                stand.action = kernels.pick(rule, self.feasible, memory, 0, stand.state, epsilon)
                 stand.length, stand.total = 0, 0.0
             if rule.whole and stand.length == rule.num_steps:
                 raise SamplingError(too_long(rule.num_steps))
             s, a = stand.state, stand.action
             s2, r, terminated, truncated = env.step(a)
+            if terminated and self.without_end:
+                raise InputError(self.without_end)
             cut = terminated or truncated
             stand.action = kernels.observe(
-                rule, self.feasible, memory, s, a, r, s2, terminated, cut, size, epsilon
+                rule, self.feasible, memory, 0, s, a, r, s2, terminated, cut, size, epsilon
             )
             stand.state, stand.length, t = s2, stand.length + 1, t + 1
             stand.total += r
@@ -199,21 +205,23 @@ class EnvironmentPlayer:
         return t
 
 
-def player(
-    learner: Learner, source: Any, play: Play
-) -> ModelPlayer | EnvironmentPlayer | DataPlayer:
-    """The player of a source.  Raises: TypeError: none of the three kinds."""
+def player(learner: Learner, source: Any, play: Play) -> Any:
+    """The player of a source.  Raises: TypeError: none of the four kinds."""
     if isinstance(source, MDP):
         return ModelPlayer(learner, source, play)
     if isinstance(source, TabularEnv):
         return EnvironmentPlayer(learner, source, play)
+    if hasattr(source, "obs_shape") and hasattr(source, "num_envs"):
+        from dodona.rl.vector_player import VectorPlayer  # it waits for torch; models do not
+
+        return VectorPlayer(learner, source, play)
     if isinstance(source, str) or hasattr(source, "action_space"):
         return EnvironmentPlayer(learner, TabularEnv(source), play)
     if hasattr(source, "next_obs") and hasattr(source, "terminated"):
         return DataPlayer(learner, source, play)
     raise TypeError(
         f"can not learn from a {type(source).__name__}. Expected an MDP, a Gymnasium environment (or its id) "
-        "with discrete spaces, or a Batch of transitions."
+        "with discrete spaces, an Env of numbered states, or a Batch of transitions."
     )
 
 

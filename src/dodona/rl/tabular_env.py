@@ -57,6 +57,11 @@ class TabularEnv:
         self._first_state = int(space.start) if type(space).__name__ == "Discrete" else None
         self._step = self.env.step
 
+    @property
+    def plain(self) -> Any:
+        """``env.step`` itself, where states and actions are numbers from 0 on as they are; else None."""
+        return self._step if self._first_state == 0 and self._first_action == 0 else None
+
     def reset(self, *, seed: int | None = None) -> int:
         """Begin an episode; the number of its first state."""
         return self.number(self.env.reset(seed=seed)[0])

@@ -8,6 +8,7 @@ r + gamma E[value of what follows]. A class here is the choice of that expectati
     ExpectedSarsa     sum_a pi(a|s') q(s', a)      averages the action, samples the successor
     QLearning         max_a q(s', a)               averages it under the greedy policy
     DoubleQLearning   q2(s', argmax_a q1(s', a))   greedy by one table, valued by the other
+    SpeedyQLearning   max_a of the last two tables   the same, with a step that may be large
     NStep..., MonteCarlo                           samples n rewards, or all, before it asks for a value
     TDLambda, ...Lambda                            a mean of all these, weighted by lambda
 
@@ -15,7 +16,8 @@ The first five solve: Bellman's equation of the policy (TD0, Sarsa, ExpectedSars
 explores (Sarsa, ExpectedSarsa with constant epsilon: not q*), the optimality equation (QLearning).
 Books that write delta = estimate - target and subtract have the same update.
 
-Not here: function approximation (linear.py, dqn.py), the loops (learner.py, _td_kernels.py).
+Not here: ratios of two policies (off_policy_td.py), memory and models (dyna.py), data as a whole (batch_td.py),
+reward per step (differential.py), function approximation (linear.py, dqn.py), loops (learner.py, _td_kernels.py).
 Source: Zhao 2025, ch. 5-7; Sutton & Barto 2018, ch. 5-7, 12; of each class, its docstring.
 """
 
@@ -161,6 +163,36 @@ class DoubleQLearning(Learner):
         return double_q_target(rewards, discounts, first, second)
 
 
+class SpeedyQLearning(QLearning):
+    """Q-learning whose step may be large: it averages a difference of two estimates instead of noise.
+
+    In round n, with T the sampled optimality operator, q_{n+1} = q_n + (n T q_n - (n - 1) T q_{n-1} - q_n) / (n + 1):
+    its error falls as 1 / ((1 - gamma)^2 sqrt(n)) where that of Q-learning with 1 / n falls as n^-(1 - gamma).
+    A round ends when every pair met so far was met again; its samples are averaged. Pairs that are never met
+    again stop the rounds, so let the behaviour come back everywhere. ``q`` is q_n, which acts.
+
+    Args: num_states, num_actions, gamma, initial: see learner.Learner; it has its own step size.
+    Source: Azar, Munos, Ghavamzadeh & Kappen 2011 (asynchronous form).
+    Oracle: oracles.learning_from_memory.speedy, oracles.mdp.optimal_lp.
+    """
+
+    method, num_tables = updates.SPEEDY, 3
+
+    def __init__(
+        self, num_states: int, num_actions: int, *, gamma: float,
+        initial: float | Shaped[np.ndarray, "..."] = 0.0,
+    ):  # fmt: skip
+        super().__init__(num_states, num_actions, gamma=gamma, alpha=1.0, initial=initial)
+
+    def begin(self, memory: updates.Memory) -> None:
+        super().begin(memory)
+        for name in ("change", "seen", "count"):  # the round it is in
+            getattr(memory, name)[:] = getattr(self.memory, name)
+
+    def estimates(self, memory: updates.Memory) -> Float[np.ndarray, "K S A"]:
+        return self.shaped(memory.tables[:, 0])
+
+
 class _NStep(Learner):
     """What the n-step learners share: the window's length."""
 
@@ -293,5 +325,5 @@ class WatkinsQLambda(_Traces, QLearning):
 
 __all__ = [
     "TD0", "DoubleQLearning", "ExpectedSarsa", "MonteCarlo", "NStepExpectedSarsa", "NStepSarsa", "NStepTD",
-    "QLearning", "Sarsa", "SarsaLambda", "TDLambda", "WatkinsQLambda",
+    "QLearning", "Sarsa", "SarsaLambda", "SpeedyQLearning", "TDLambda", "WatkinsQLambda",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from dodona.core.protocols import Event
 from dodona.core.schedules import Schedule, constant
 from dodona.core.shapes import FloatArray
 from dodona.errors import ShapeError
+from dodona.rl import _td_updates as updates
 from dodona.rl._td_kernels import Walk
 from dodona.rl.history import History
 from dodona.rl.learner import Learner, Play, state_values
@@ -29,7 +30,7 @@ class TDTrainer:
 
     Args: learner: its table is continued.  source: see players.player.  play: options.
     Events: kind "update", step = records, num_samples = steps of all runs; metrics are means over runs:
-    episode/return, episode/length (where an episode ended), reward/step, error/rmse (with a truth).
+    episode/return, episode/length (where an episode ended), reward/step, error/rmse (with a truth), reward/gain (where it is learnt).
     """
 
     def __init__(self, learner: Learner, source: Any, play: Play):
@@ -38,9 +39,10 @@ class TDTrainer:
         K = self.player.num_runs
         learner.feasible = self.player.feasible._replace(cumulative=np.zeros(0))
         self.rule = learner.rule(fixed=len(self.player.feasible.cumulative) > 0)
-        self.memory = learner.new_memory(K)
-        self.memory.tables[:] = learner.memory.tables
-        self.memory.visits[:] = learner.memory.visits
+        self.memory = learner.new_memory(
+            K, room=learner.room(outcomes=self.player.outcomes, num_steps=play.num_steps)
+        )
+        learner.begin(self.memory)
         self.memory.words[:] = self.player.words
         if self.player.mask is not None:
             self._prepare(self.player.mask, self.player.live)
@@ -65,6 +67,7 @@ class TDTrainer:
         while self.done < self.play.length:
             size = min(self.every, self.play.length - self.done)
             self._advance(size)
+            self.learner.settle(self.memory)
             self.done += size
             self._record()
             self._keep()
@@ -73,7 +76,7 @@ class TDTrainer:
     @property
     def tables(self) -> Float[np.ndarray, "K ..."]:
         """[K, S] or [K, S, A] of all runs; the mean of the two of double Q-learning."""
-        return self.learner.shaped(self.memory.tables).mean(axis=1)
+        return self.learner.estimates(self.memory)
 
     def history(self) -> History:
         """The records so far."""
@@ -90,11 +93,14 @@ class TDTrainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tables, traces, windows, random words, records: all but the state of an environment."""
+        """Tables, traces, windows, random words, records, and where the source stands if it can be saved.
+
+        A single Gymnasium environment can not: a continued run begins with a new episode.
+        """
         state = {"memory": _copied(self.memory), "runs": _copied(self.runs), "done": self.done,
                  "columns": {name: np.array(x) for name, x in self.columns.items()}}  # fmt: skip
-        if hasattr(self.player, "place"):
-            state["place"] = self.player.place
+        if hasattr(self.player, "state_dict"):
+            state["source"] = self.player.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,8 +109,8 @@ class TDTrainer:
                 array[...] = saved[name]
         self.done = state["done"]
         self.columns = {name: list(np.asarray(x)) for name, x in state["columns"].items()}
-        if "place" in state:
-            self.player.place = state["place"]
+        if hasattr(self.player, "load_state_dict"):
+            self.player.load_state_dict(state["source"])
         self._keep()
 
     # ------------------------------------------------------------------ private
@@ -153,6 +159,8 @@ class TDTrainer:
             counted = last[np.isfinite(last)]
             if len(counted):
                 metrics[name] = float(counted.mean())
+        if self.learner.continuing:
+            metrics["reward/gain"] = float(self.memory.gain.mean())
         return Event(
             kind="update",
             step=len(self.columns["step"]),
@@ -163,7 +171,10 @@ class TDTrainer:
 
     def _keep(self) -> None:
         """Run 0 is the learner's own: its table, what waits in its window, its random word."""
-        for mine, theirs in zip(self.learner.memory, self.memory, strict=True):
+        learner = self.learner
+        if learner.memory.past.shape[1] != self.memory.past.shape[1]:
+            learner.memory = updates.Memory(*(x[:1].copy() for x in self.memory))
+        for mine, theirs in zip(learner.memory, self.memory, strict=True):
             mine[0] = theirs[0]
 
     def _prepare(self, mask: np.ndarray, live: np.ndarray) -> None:

@@ -160,10 +160,10 @@ def _docs(config_class: type) -> dict[str, str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
     except (OSError, TypeError):
         return {}
-    body = tree.body[0].body
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
     docs = {}
     for field, below in zip(body, body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
             if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                docs[field.target.id] = " ".join(below.value.value.split())
+                docs[ast.unparse(field.target)] = " ".join(below.value.value.split())
     return docs

@@ -42,8 +42,10 @@ class RunFolder:
         Raises: InputError: ``out`` can not be written.
         """
         stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config_hash(recipe, config)}"
-        for attempt in range(1000):
-            path = Path(out) / recipe / (stem if attempt == 0 else f"{stem}-{attempt + 1}")
+        attempt = 0
+        while True:
+            attempt += 1
+            path = Path(out) / recipe / (stem if attempt == 1 else f"{stem}-{attempt}")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir()

@@ -4,7 +4,7 @@ A recipe whose runs can be diagnosed has ``learnt(config)``: arm -> (its model, 
 was learnt stands in the artifacts values-... and visits-... of an arm that has ended, and in the checkpoint of
 the one in which the run was stopped.
 
-Source: ours.  Not here: the diagnosis (checks/diagnose.py).
+Source: ours.  Not here: the diagnosis (checks/diagnosis.py).
 """
 
 import argparse
@@ -28,7 +28,7 @@ def diagnose_values(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose_file(arguments: argparse.Namespace) -> int:
-    from dodona.checks.diagnose import diagnose, read_learned
+    from dodona.checks.diagnosis import diagnose, read_learned
 
     model = _model(arguments)
     if model is None:
@@ -44,7 +44,7 @@ def _diagnose_file(arguments: argparse.Namespace) -> int:
 
 def _diagnose_run(arguments: argparse.Namespace) -> int:
     from dodona import recipes
-    from dodona.checks.diagnose import diagnose
+    from dodona.checks.diagnosis import diagnose
     from dodona.runs import RunFolder, make_config
 
     folder = RunFolder.open(arguments.values, out=arguments.out)
@@ -106,7 +106,7 @@ def _tables(
     """(arm, Learned) of the arms that have ended, and of the one that the checkpoint stands in."""
     import numpy as np
 
-    from dodona.checks.diagnose import TRIED, Learned
+    from dodona.checks.diagnosis import TRIED, Learned
     from dodona.runs import load_checkpoint, read_events
 
     for event in read_events(folder):

@@ -1,6 +1,6 @@
 """The verb verify: whose gradient a loss follows, of a function in a file or a module.
 
-Source: ours.  Not here: the judging (checks/verify.py).
+Source: ours.  Not here: the judging (checks/verify_loss.py).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dodona.verbs.printing import print_json, print_table, say
 
 def verify_loss(arguments: argparse.Namespace) -> int:
     from dodona.checks._verify_call import check_roles
-    from dodona.checks.verify import verify
+    from dodona.checks.verify_loss import verify
 
     takes = None if arguments.takes is None else tuple(arguments.takes.split(","))
     check_roles(takes or ())

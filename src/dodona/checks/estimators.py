@@ -1,6 +1,6 @@
 """Does this estimator of the policy gradient estimate it, and how noisily? Yours, judged on a small model.
 
-    from dodona.checks.verify_estimator import verify_estimator
+    from dodona.checks import verify_estimator
     print(verify_estimator(my_loss, policy=logits, mdp=worlds.book_grid()))
 
 The estimator is a loss of episodes. It is differentiated on every episode of a few steps, each weighed by its
