@@ -6,6 +6,7 @@ from pathlib import Path
 
 import checked
 import hypothesis
+import kernel_cache
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,10 +28,8 @@ def _checked_modules() -> list[str]:
 # Before the first import of dodona: the hook sees modules as they are loaded.
 checked.install(_checked_modules())
 
-# Before the first import of Numba. It writes the index of a cached kernel before the kernel itself,
-# so that of two processes one may load what the other is about to overwrite: a cache for each worker.
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / worker)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    kernel_cache.share(ROOT / ".pytest_cache" / "numba.lock")
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)
