@@ -30,6 +30,8 @@ _ROOMS = {
     "on_policy": ("EnvTrainer", "Evaluation", "TableCritic"),
     "ppo": ("PPOConfig", "ppo_trainer"),
     "reinforce": ("ReinforceConfig", "reinforce_trainer"),
+    "native.fused_rollout": ("FusedCollector",),
+    "native.native_env": ("NativeEnv",),
     "normalizer": ("Normalizer",),
     "rollout": ("EnvCollector", "EpisodeCollector", "collect"),
     "q_networks": ("EpsilonGreedy", "QNetwork"),
