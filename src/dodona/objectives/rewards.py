@@ -52,7 +52,9 @@ def kl_penalized_rewards(
     return pay_at_the_end(scores, mask) - kl_coef * torch.where(mask.bool(), logp_old - logp_ref, 0.0)  # fmt: skip
 
 
-def pay_at_the_end(scores: Float[Tensor, "..."], mask: Shaped[Tensor, "..."]) -> Float[Tensor, "B T"]:
+def pay_at_the_end(
+    scores: Float[Tensor, "..."], mask: Shaped[Tensor, "..."]
+) -> Float[Tensor, "B T"]:
     """[B, T] rewards, 0 but for each row's score on its last counted token.
 
     Raises: ShapeError: not one score per row.  InputError: a row without a counted token.
