@@ -1,7 +1,7 @@
 """The 22 methods of the house and the cards that support them: data, no logic.
 
-What is not built yet says so: "no" has neither code nor check; "objectives" has code and oracles
-without an experiment; "full" has code, oracles and recipes.
+What is not built yet says so: "no" has neither code nor check; "objectives" has code and oracles,
+its experiments are missing or begun; "full" has code, oracles and recipes.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -53,7 +53,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "policy-gradient", "rl", "Policy gradient and REINFORCE",
         "Williams 1992; Sutton et al. 1999; Zhao 2025, ch. 9", "dodona.objectives.policy",
-        "dodona.checks.policy_gradient", (), "objectives",
+        "dodona.checks.policy_gradient", ("policy-gradient",), "objectives",
     ),
     _later("actor-critic", "rl", "Actor-critic methods, on and off policy",
            "Konda & Tsitsiklis 1999; Mnih et al. 2016, arXiv:1602.01783; Zhao 2025, ch. 10"),
@@ -63,7 +63,7 @@ METHODS: tuple[Method, ...] = (
            "Zheng et al. 2023, arXiv:2307.04964"),
     Method(
         "grpo", "language", "Group-relative policy optimisation and its successors",
-        "Shao et al. 2024, arXiv:2402.03300", "dodona.objectives.presets", "dodona.checks.grpo", (), "objectives",
+        "Shao et al. 2024, arXiv:2402.03300", "dodona.objectives.presets", "dodona.checks.grpo", ("grpo",), "objectives",
     ),
     Method(
         "kimi-k1.5", "language", "Online mirror descent, length control, long2short",
@@ -106,7 +106,7 @@ METHODS: tuple[Method, ...] = (
 
 SUPPORTING: tuple[Method, ...] = (
     Method("ppo", "rl", "Proximal policy optimisation", "Schulman et al. 2017, arXiv:1707.06347",
-           "dodona.objectives.policy", "dodona.checks.ppo", (), "objectives"),
+           "dodona.rl.ppo", "dodona.checks.ppo", ("ppo",), "objectives"),
     Method("environments-and-rollouts", "rl", "Environments and rollouts",
            "Pardo et al. 2018, arXiv:1712.00378", "dodona.objectives.returns",
            "dodona.checks.environments_and_rollouts", (), "objectives"),

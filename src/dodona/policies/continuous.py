@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dodona.core.inputs import check_shapes
+from dodona.core.protocols import Distribution
 from dodona.errors import ShapeError
 from dodona.policies._draws import log_gammas, normals
 from dodona.policies._log_cosh import expected_log_cosh
@@ -76,7 +77,7 @@ class DiagonalGaussian:
         """sum_d log_std_d + log(2 pi e) / 2, nats."""
         return (self.log_std + HALF_LOG_2PI + 0.5).sum(-1)
 
-    def kl(self, other: "DiagonalGaussian") -> Float[Tensor, "..."]:
+    def kl(self, other: Distribution) -> Float[Tensor, "..."]:
         """KL(self || other), nats; exactly 0 for equal laws.  Raises: TypeError: another family.  ShapeError."""
         check_family(self, other)
         # core.kl_gaussian of log deviations, which neither overflow nor underflow
@@ -189,7 +190,7 @@ class Beta:
         each = each - (a - 1.0) * torch.digamma(a) - (b - 1.0) * torch.digamma(b)
         return (each.to(self.alpha.dtype) + self.width.log()).sum(-1)
 
-    def kl(self, other: "Beta") -> Float[Tensor, "..."]:
+    def kl(self, other: Distribution) -> Float[Tensor, "..."]:
         """KL(self || other) of two laws on one box, nats.  Raises: TypeError: another family.  ShapeError."""
         check_family(self, other)
         a, b = self.alpha.double(), self.beta.double()

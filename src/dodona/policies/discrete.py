@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dodona.core.inputs import check_count, check_finite, check_shapes
 from dodona.core.kl import kl_categorical
+from dodona.core.protocols import Distribution
 from dodona.errors import InputError, ShapeError
 from dodona.policies._draws import uniforms
 
@@ -88,7 +89,7 @@ class Categorical:
         """- sum p log p, nats."""
         return -_expected(self.log_probs, self.log_probs).sum(-1)
 
-    def kl(self, other: "Categorical") -> Float[Tensor, "..."]:
+    def kl(self, other: Distribution) -> Float[Tensor, "..."]:
         """KL(self || other), nats; inf where self has mass and other has none.
 
         Raises: TypeError: another family.  ShapeError.
@@ -145,7 +146,7 @@ class MultiCategorical:
     def entropy(self) -> Float[Tensor, "..."]:
         return torch.stack([law.entropy() for law in self.factors]).sum(0)
 
-    def kl(self, other: "MultiCategorical") -> Float[Tensor, "..."]:
+    def kl(self, other: Distribution) -> Float[Tensor, "..."]:
         """KL(self || other), nats.  Raises: TypeError, ShapeError: another family, other sizes."""
         check_family(self, other)
         pairs = zip(self.factors, other.factors, strict=True)
@@ -197,7 +198,7 @@ class Bernoulli:
     def entropy(self) -> Float[Tensor, "..."]:
         return -_expected(self.log_probs, self.log_probs).sum((-2, -1))
 
-    def kl(self, other: "Bernoulli") -> Float[Tensor, "..."]:
+    def kl(self, other: Distribution) -> Float[Tensor, "..."]:
         """KL(self || other), nats.  Raises: TypeError: another family.  ShapeError."""
         check_family(self, other)
         p, q = self.log_probs, other.log_probs
