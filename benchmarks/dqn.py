@@ -156,12 +156,12 @@ def _cold() -> dict[str, Any]:
 
 
 def _steps_per_second() -> list[dict[str, Any]]:
-    """CleanRL's settings on both sides: an update of 128 rows after every ten steps."""
+    """CleanRL's settings on both sides: an update of 128 rows for every ten steps."""
     settings = {"num_env_steps": LOOP_STEPS, "learning_starts": 1000, "record_every": LOOP_STEPS}
     config = DQNConfig.cleanrl(**settings)
 
     def ours(seed: int) -> Any:
-        env = make_env(POLE, config.train_every, seed=seed)
+        env = make_env(POLE, 10, seed=seed)
         net = QNetwork.for_env(env, hidden=(120, 84), seed=seed)
         return lambda: list(dqn_trainer(net, env, config))
 

@@ -344,8 +344,16 @@ def test_presets_are_what_was_published():
     nature, cleanrl = DQNConfig.nature(), DQNConfig.cleanrl(seed=3)
     assert (nature.batch_size, nature.buffer_size, nature.target_every, nature.lr, nature.optimizer, nature.loss) == (32, 1_000_000, 10_000, 2.5e-4, "rmsprop", "huber")  # fmt: skip
     assert round(nature.epsilon[2] * nature.num_env_steps) == 1_000_000 and nature.epsilon[1] == 0.1
-    assert (cleanrl.lr, cleanrl.gamma, cleanrl.batch_size, cleanrl.buffer_size, cleanrl.learning_starts, cleanrl.train_every) == (2.5e-4, 0.99, 128, 10_000, 10_000, 10)  # fmt: skip
-    assert cleanrl.target_every * cleanrl.train_every == 500 and cleanrl.seed == 3
+    found = (
+        cleanrl.lr,
+        cleanrl.gamma,
+        cleanrl.batch_size,
+        cleanrl.buffer_size,
+        cleanrl.learning_starts,
+    )
+    assert found == (2.5e-4, 0.99, 128, 10_000, 10_000)
+    assert cleanrl.train_every == 10 * cleanrl.gradient_steps
+    assert cleanrl.target_every * 10 == 500 and cleanrl.seed == 3
 
 
 def test_what_does_not_fit_together_is_refused():

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from dodona.core.batch import Batch
 from dodona.core.protocols import Event
 from dodona.core.rng import Streams
-from dodona.core.schedules import linear
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.objectives.targets import double_q_target, q_learning_target
 from dodona.rl._flat import FlatOptimizer, FlatParameters, few_threads
@@ -113,8 +112,6 @@ class DQNTrainer:
             config.buffer_size, gamma=config.gamma, prioritized=config.prioritized, num_steps=config.num_steps,
             priority_exponent=config.priority_exponent,
         )  # fmt: skip
-        first, last, share = config.epsilon
-        self.epsilon = linear(first, last, max(1, round(share * config.num_env_steps)))
         self.num_samples = self.num_updates = 0
         self.finished = self.warned = self.to_judge = False
         self.seen = _Seen(env.num_envs if env else 1)
@@ -135,6 +132,12 @@ class DQNTrainer:
                 record, self.to_judge = self._until_due()
             if record:
                 yield self._update_event()
+
+    @property
+    def epsilon(self) -> float:
+        """Share of random actions now."""
+        first, last, share = self.config.epsilon
+        return first + (last - first) * min(1.0, self._done() / share)
 
     @torch.no_grad()
     def q(self, obs: Shaped[Tensor, "B ..."]) -> Float[Tensor, "B A"]:
@@ -232,7 +235,7 @@ class DQNTrainer:
         """Greedy in q, or any feasible action with probability epsilon."""
         q = self.q_net(obs).numpy(force=True)
         draws = self.streams.numpy("explore").random((len(q), q.shape[1] + 1))
-        explores = draws[:, 0] < self.epsilon(self.num_samples)
+        explores = draws[:, 0] < self.epsilon
         # the largest of independent uniforms is a fair choice; an infeasible action has q = -inf
         any_action = np.where(q > -np.inf, draws[:, 1:], -1.0).argmax(axis=1)
         return torch.from_numpy(np.where(explores, any_action, q.argmax(axis=1))).to(obs.device)
@@ -338,7 +341,7 @@ class DQNTrainer:
                 f"(target_every={config.target_every}), lower lr, or set double=True; divergence=inf silences this.",
                 stacklevel=3,
             )
-        metrics |= {"explore/epsilon": self.epsilon(self.num_samples), "replay/size": float(len(self.buffer))}  # fmt: skip
+        metrics |= {"explore/epsilon": self.epsilon, "replay/size": float(len(self.buffer))}  # fmt: skip
         data = {"diverges": True} if largest > bound * config.divergence > 0 else {}
         return Event(
             kind="update", step=self.num_updates, num_samples=self.num_samples, metrics=metrics, data=data

@@ -117,10 +117,12 @@ class DQNConfig:
 
     @classmethod
     def cleanrl(cls, **changes: Any) -> "DQNConfig":
-        """CleanRL's dqn.py for classic control; its target moves every 500 steps, which are 50 updates."""
+        """CleanRL's dqn.py for classic control. Its update per 10 steps comes as five per 50, whose targets are
+        computed together; its target moves every 500 steps, which are 50 updates.
+        """
         return cls(**{
             "num_env_steps": 500_000, "lr": 2.5e-4, "gamma": 0.99, "batch_size": 128, "buffer_size": 10_000,
-            "learning_starts": 10_000, "train_every": 10, "gradient_steps": 1, "target_every": 50,
+            "learning_starts": 10_000, "train_every": 50, "gradient_steps": 5, "target_every": 50,
             "epsilon": (1.0, 0.05, 0.5), "record_every": 10_000, **changes,
         })  # fmt: skip
 
