@@ -13,7 +13,7 @@ from dodona.checks import value_function_approximation as method
 from dodona.core.batch import Batch
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.mdp import MDP, solve, worlds
-from dodona.objectives import double_q_target, q_learning_target
+from dodona.objectives import double_q_target, dqn_loss, q_learning_target
 from dodona.oracles.empirical import empirical_mdp
 from dodona.rl import FittedQ, OneHot, evaluate, mdp_env
 from dodona.rl._flat import FlatOptimizer, FlatParameters
@@ -77,7 +77,9 @@ def test_the_gradient_is_the_hand_formula_and_the_finite_difference():
 
     h = 1e-6
     differences = [(loss(before + h * e) - loss(before - h * e)) / (2 * h) for e in torch.eye(8, dtype=torch.float64)]  # fmt: skip
-    run(trainer)
+    with torch.no_grad():
+        expected = dqn_loss(net(x), a, y).item()
+    assert run(trainer)[-1].metrics["loss/td"] == pytest.approx(expected, rel=1e-12)
     moved = before - trainer.online.vector
     assert torch.allclose(moved, torch.cat([weight.flatten(), bias]), atol=1e-12)
     assert np.allclose(moved.numpy(), differences, atol=1e-7)
@@ -242,8 +244,8 @@ def test_the_target_network_shares_no_storage_and_has_no_gradient():
 def as_float_batch(dtype=torch.float32):
     rng = torch.Generator().manual_seed(0)
     return Batch(
-        obs=torch.randn(60, 3, generator=rng), actions=torch.randint(2, (60,), generator=rng),
-        rewards=torch.randn(60, generator=rng), next_obs=torch.randn(60, 3, generator=rng),
+        obs=torch.randn(60, 3, generator=rng, dtype=dtype), actions=torch.randint(2, (60,), generator=rng),
+        rewards=torch.randn(60, generator=rng), next_obs=torch.randn(60, 3, generator=rng, dtype=dtype),
         terminated=torch.rand(60, generator=rng) < 0.1, mask=torch.ones(60, dtype=torch.bool),
     )  # fmt: skip
 
@@ -265,6 +267,28 @@ def test_parameters_become_views_of_one_vector_and_the_network_stays_what_it_was
         FlatParameters(mixed)
     with pytest.raises(TypeError, match="got no parameters"):
         FlatParameters(nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "network, switches",
+    [
+        ({"hidden": (7, 5)}, {}),
+        ({"hidden": (), "dueling": True}, {"loss": "huber"}),
+        ({"hidden": (6,), "dueling": True}, {"prioritized": True, "double": True}),
+        ({"hidden": (4, 3, 2)}, {"loss": "huber", "prioritized": True, "max_grad_norm": 0.1}),
+    ],
+)
+def test_the_written_gradient_is_that_of_autograd(network, switches):
+    class Any(QNetwork):
+        """A network of which nothing is known goes through autograd."""
+
+    nets = [kind((3,), 2, seed=1, **network).double() for kind in (QNetwork, Any)]
+    config = replace(SMALL, **switches)
+    trainers = [dqn_trainer(net, None, config, dataset=as_float_batch(torch.float64)) for net in nets]  # fmt: skip
+    assert [len(trainer.written) for trainer in trainers] == [2, 0]
+    events = [run(trainer) for trainer in trainers]
+    assert torch.allclose(*(t.online.vector for t in trainers), rtol=1e-9, atol=1e-12)
+    assert events[0][-1].metrics == pytest.approx(events[1][-1].metrics, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["adam", "rmsprop", "sgd"])
@@ -326,7 +350,7 @@ def test_values_beyond_what_rewards_allow_are_warned_about_once():
         ({"lr_decay": 1.1}, r"lr_decay must be in \[0, 1\], got 1.1"),
         ({"gamma": 1.1}, r"gamma must be in \[0, 1\], got 1.1"),
         ({"target_every": 0}, "the target network would never move"),
-        ({"target_every": 10**6}, "target_every is 1000000 and the run makes 90 updates"),
+        ({"target_every": 10**6}, "target_every is 1000000 and the run makes at most 100 updates"),
         ({"buffer_size": 8}, "buffer_size 8 is smaller than batch_size 16"),
         ({"learning_starts": 8}, "learning_starts 8 is smaller than batch_size 16"),
         ({"epsilon": (1.0, 0.1, 0.0)}, r"epsilon_share must be in \(0, 1\], got 0.0"),
@@ -376,6 +400,8 @@ def test_what_does_not_fit_together_is_refused():
         QNetwork.for_env(env)
     with pytest.raises(TypeError, match="actions must be integers, got torch.float32"):
         dqn_trainer(QNetwork((3,), 2), None, SMALL, dataset=data.replace(actions=data.actions.float()))  # fmt: skip
+    with pytest.raises(ConfigError, match="the data set has 60 rows and buffer_size keeps 40"):
+        dqn_trainer(QNetwork((3,), 2), None, replace(SMALL, buffer_size=40), dataset=data)
     trainer = dqn_trainer(QNetwork((3,), 2), None, SMALL, dataset=data)
     other = dqn_trainer(QNetwork((3,), 2, hidden=(8,)), None, SMALL, dataset=data)
     with pytest.raises(CheckpointError, match="the network has 50. Make it as it was"):

@@ -147,7 +147,7 @@ def dqn_checks(subjects, seed: int) -> Iterator[tuple]:
         options = {"lr": 0.3, "target_every": 1, **switches}
         config = DQNConfig(
             gamma=0.5, batch_size=6, buffer_size=40, learning_starts=6, optimizer="sgd", train_every=4,
-            gradient_steps=4, num_env_steps=16, seed=seed, **options,
+            gradient_steps=4, num_env_steps=12, seed=seed, **options,
         )  # fmt: skip
         net = subjects["QNetwork"](4, 2, hidden=(), action_mask=feasible).double()
         with torch.no_grad():

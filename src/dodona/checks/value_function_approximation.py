@@ -56,19 +56,21 @@ RUNS, STEPS = 200, 40  # of the sampled mean path
 
 def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> Iterator[Check]:
     """Every check of the method; ``full`` draws more random models."""
+    # cheap ones first: most bugs are caught there, and every bug runs until it is
     yield from each("definition", _maps(subjects))
-    for seed in range(60 if full else 3):
-        yield from each(f"model {seed}", _model(subjects, seed))
     yield from each("divergence", _divergence(subjects))
     for seed in range(20 if full else 1):
         yield from each(f"replay {seed}", _replay(subjects, seed))
         yield from each(f"data {seed}", _data(subjects, seed))
+        yield from each(f"buffer {seed}", dqn.replay_checks(subjects, seed))
+        yield from each(f"network {seed}", dqn.network_checks(subjects, seed))
+    for seed in range(60 if full else 3):
+        yield from each(f"model {seed}", _model(subjects, seed))
+    for seed in range(20 if full else 1):
+        yield from each(f"table {seed}", dqn.dqn_checks(subjects, seed))
     yield from each("book 5x5", _table(subjects))
     for seed in range(20 if full else 1):
-        yield from each(f"seed {seed}", dqn.replay_checks(subjects, seed))
-        yield from each(f"seed {seed}", dqn.network_checks(subjects, seed))
-        yield from each(f"seed {seed}", dqn.dqn_checks(subjects, seed))
-        yield from each(f"seed {seed}", dqn.identity_check(subjects, seed))
+        yield from each(f"empirical model {seed}", dqn.identity_check(subjects, seed))
     yield from each("sampled", _sampled(subjects, runs=2000 if full else RUNS))
 
 

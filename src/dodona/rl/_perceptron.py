@@ -44,6 +44,10 @@ class Perceptron:
         weight, bias, *_ = self.layers[-1]
         return [*hidden, torch.addmm(bias, hidden[-1], weight.t())]
 
+    def __call__(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B A"]:
+        """Action values, without gradient."""
+        return self.q(self.activations(x)[-1])
+
     def q(self, output: Float[Tensor, "B D"]) -> Float[Tensor, "B A"]:
         """Action values, from what the last layer gave."""
         if not self.dueling:

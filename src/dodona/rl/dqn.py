@@ -32,15 +32,16 @@ from dodona.core.rng import Streams
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.objectives.targets import double_q_target, q_learning_target
 from dodona.rl._flat import FlatOptimizer, FlatParameters, few_threads
+from dodona.rl._perceptron import Perceptron
 from dodona.rl.dqn_config import DQNConfig
 from dodona.rl.environments import Env
 from dodona.rl.episodes import EpisodeRecorder
 from dodona.rl.q_networks import QNetwork
 from dodona.rl.replay import ReplayBuffer
 
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
 __all__ = ["DQNConfig", "DQNTrainer", "dqn_trainer"]
 
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
 COUNTERS = ("num_samples", "num_updates", "finished", "warned", "to_judge")
 
 
@@ -67,9 +68,9 @@ def dqn_trainer(
         A Trainer. Events: "update" with loss/td, q/mean (of the targets), q/max (largest |target|),
         q/bound = max |r| / (1 - gamma), episode/return and episode/length (mean since the last event, where
         an episode ended), explore/epsilon, replay/size; "evaluation" with eval/<name>. num_samples counts
-        steps of the environment, or rows learnt from with a data set.
+        steps of the environment; with a data set those that would have brought the updates.
     Raises: ConfigError, InputError: continuous actions; both or neither of env and dataset; a network that
-        is not dueling. While it runs: NonFiniteError: a loss, with the rows of its minibatch.
+        is not dueling; a data set that buffer_size does not hold. While it runs: NonFiniteError: a loss, with the rows of its minibatch.
     Warns: values beyond ``divergence`` times what rewards allow.
     Source: see the module.
     Oracle: oracles.replay.dqn_on_table (loops); with one-hot features and all rows per update the optimum of
@@ -104,6 +105,9 @@ class DQNTrainer:
         self.evaluate, self.until = evaluate, until
         self.target_net = copy.deepcopy(q_net)
         self.online, self.target = FlatParameters(q_net), FlatParameters(self.target_net, trained=False)  # fmt: skip
+        # perceptrons know their gradient; other networks have autograd
+        plain = Perceptron.fits(q_net)
+        self.written = {n: Perceptron(n) for n in (q_net, self.target_net)} if plain else {}
         self.optimizer = FlatOptimizer(
             self.online, config.optimizer, lr=config.lr, eps=config.optimizer_eps
         )
@@ -114,12 +118,17 @@ class DQNTrainer:
         )  # fmt: skip
         self.num_samples = self.num_updates = 0
         self.finished = self.warned = self.to_judge = False
-        self.seen = _Seen(env.num_envs if env else 1)
+        self.seen = _Seen(1 if env is None else env.num_envs)
         self.obs: Tensor | None = None
         self.everything: Batch | None = None
         if dataset is not None:
             _check_actions(dataset)
             self.buffer.add(dataset)
+            if self.buffer.num_added > config.buffer_size:
+                raise ConfigError(
+                    f"the data set has {self.buffer.num_added} rows and buffer_size keeps {config.buffer_size}: "
+                    "the first would be lost. Set buffer_size to their number."
+                )
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -186,6 +195,10 @@ class DQNTrainer:
         """Weights times rows of an update."""
         return len(self.online.vector) * (self.config.batch_size or len(self.buffer))
 
+    def _values(self, net: nn.Module, obs: Shaped[Tensor, "B ..."]) -> Float[Tensor, "B A"]:
+        """q of either network, by the shortest way."""
+        return self.written.get(net, net)(obs)
+
     def _done(self) -> float:
         """Share of the run that is over."""
         return min(1.0, self.num_samples / self.config.num_env_steps)
@@ -217,7 +230,7 @@ class DQNTrainer:
             )  # fmt: skip
             self.seen.recorder.add(step)
             self.obs = step.obs
-            self.num_samples += env.num_envs
+            self.num_samples += int(step.mask.sum())
             learnt = self.num_samples - config.learning_starts
             owed = learnt // config.train_every * config.gradient_steps - self.num_updates
             over = self.num_samples >= config.num_env_steps
@@ -233,7 +246,7 @@ class DQNTrainer:
     @torch.no_grad()
     def _actions(self, obs: Tensor) -> Int64[Tensor, "B"]:
         """Greedy in q, or any feasible action with probability epsilon."""
-        q = self.q_net(obs).numpy(force=True)
+        q = self._values(self.q_net, obs).numpy(force=True)
         draws = self.streams.numpy("explore").random((len(q), q.shape[1] + 1))
         explores = draws[:, 0] < self.epsilon
         # the largest of independent uniforms is a fair choice; an infeasible action has q = -inf
@@ -288,24 +301,20 @@ class DQNTrainer:
         """R + c max q_T(s', .), or q_T at the best action of q."""
         dtype, next_obs = self.online.vector.dtype, batch.next_obs[part]
         rewards, discounts = (x[part].to(dtype) for x in (batch.rewards, batch.info["discounts"]))
-        next_target = self.target_net(next_obs)
+        next_target = self._values(self.target_net, next_obs)
         if self.config.double:
-            return double_q_target(rewards, discounts, self.q_net(next_obs), next_target)
+            next_online = self._values(self.q_net, next_obs)
+            return double_q_target(rewards, discounts, next_online, next_target)
         return q_learning_target(rewards, discounts, next_target)
 
     def _update(
         self, batch: Batch, targets: Float[Tensor, "B"], part: slice
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "B"]]:
         """One step of the optimizer; (loss, errors y - q), both without gradient."""
-        config = self.config
-        taken = self.q_net(batch.obs[part]).gather(1, batch.actions[part, None]).squeeze(1)
-        if config.loss == "mse":
-            penalties = nn.functional.mse_loss(taken, targets, reduction="none")
-        else:
-            penalties = nn.functional.smooth_l1_loss(taken, targets, reduction="none")
-        loss = (penalties * batch.info["weights"][part] if config.prioritized else penalties).mean()
-        self.online.gradient.zero_()
-        loss.backward()
+        config, rows = self.config, (batch.obs[part], batch.actions[part, None])
+        weights = batch.info["weights"][part] if config.prioritized else None
+        by = self._by_autograd if self.q_net not in self.written else self._written_out
+        loss, errors = by(*rows, targets, weights)
         if config.max_grad_norm is not None:
             norm = self.online.gradient.norm()
             self.online.gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -313,7 +322,43 @@ class DQNTrainer:
         self.num_updates += 1
         if self.num_updates % config.target_every == 0:
             self.target.vector.lerp_(self.online.vector, config.tau)
-        return loss.detach(), targets - taken.detach()
+        return loss, errors
+
+    def _by_autograd(
+        self, obs: Shaped[Tensor, "B ..."], actions: Int64[Tensor, "B 1"], targets: Float[Tensor, "B"],
+        weights: Float[Tensor, "B"] | None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B"]]:  # fmt: skip
+        """(loss, y - q); the gradient of the loss is in ``online.gradient``."""
+        errors = targets - self.q_net(obs).gather(1, actions).squeeze(1)
+        if self.config.loss == "mse":
+            penalties = errors**2
+        else:
+            penalties = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
+        loss = (penalties if weights is None else penalties * weights).mean()
+        self.online.gradient.zero_()
+        loss.backward()
+        return loss.detach(), errors.detach()
+
+    @torch.no_grad()
+    def _written_out(
+        self, obs: Shaped[Tensor, "B ..."], actions: Int64[Tensor, "B 1"], targets: Float[Tensor, "B"],
+        weights: Float[Tensor, "B"] | None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B"]]:  # fmt: skip
+        """The same for a perceptron, without autograd."""
+        net = self.written[self.q_net]
+        hidden = net.activations(obs)
+        q = net.q(hidden[-1])
+        errors = targets - q.gather(1, actions).squeeze(1)
+        if self.config.loss == "mse":
+            penalties, slopes = errors**2, 2.0 * errors
+        else:
+            slopes = errors.clamp(-1.0, 1.0)
+            penalties = slopes * (errors - 0.5 * slopes)
+        if weights is not None:
+            penalties, slopes = penalties * weights, slopes * weights
+        d_q = torch.zeros_like(q).scatter_(1, actions, slopes[:, None] / -len(slopes))
+        net.backward(hidden, d_q)
+        return penalties.mean(), errors
 
     def _note_losses(self, losses: Float[Tensor, "K"], indices: list[Int64[Tensor, "B"]]) -> None:
         finite = torch.isfinite(losses)
@@ -333,7 +378,8 @@ class DQNTrainer:
         metrics, largest = seen.take()
         if math.isfinite(bound):
             metrics["q/bound"] = bound
-        if largest > config.divergence * bound > 0 and not self.warned:
+        diverges = largest > config.divergence * bound > 0
+        if diverges and not self.warned:
             self.warned = True
             warnings.warn(
                 f"action values reach {largest:.3g} where rewards up to {self.buffer.max_reward:.3g} at gamma "
@@ -342,9 +388,9 @@ class DQNTrainer:
                 stacklevel=3,
             )
         metrics |= {"explore/epsilon": self.epsilon, "replay/size": float(len(self.buffer))}  # fmt: skip
-        data = {"diverges": True} if largest > bound * config.divergence > 0 else {}
         return Event(
-            kind="update", step=self.num_updates, num_samples=self.num_samples, metrics=metrics, data=data
+            kind="update", step=self.num_updates, num_samples=self.num_samples, metrics=metrics,
+            data={"diverges": True} if diverges else {},
         )  # fmt: skip
 
     def _evaluation_event(self) -> Event:

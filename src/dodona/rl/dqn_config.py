@@ -89,10 +89,11 @@ class DQNConfig:
         check_range("[1, inf]", divergence=self.divergence)
         check_choice(("mse", "huber"), loss=self.loss)
         check_choice(("adam", "rmsprop", "sgd"), optimizer=self.optimizer)
-        if self.target_every < 1 or self.target_every > self.num_updates > 0:
+        most = self.num_env_steps // self.train_every * self.gradient_steps
+        if not 1 <= self.target_every <= max(1, most):
             raise ConfigError(
-                f"target_every is {self.target_every} and the run makes {self.num_updates} updates: the "
-                "target network would never move. Use a smaller target_every."
+                f"target_every is {self.target_every} and the run makes at most {most} updates: the target "
+                "network would never move. Use a number from 1 to that."
             )
         if self.batch_size is not None and self.buffer_size < self.batch_size:
             raise ConfigError(
@@ -108,12 +109,6 @@ class DQNConfig:
             raise ConfigError(
                 "batch_size=None learns from every row and has nothing to prioritize."
             )
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run with an environment."""
-        bouts = max(0, self.num_env_steps - self.learning_starts) // self.train_every
-        return bouts * self.gradient_steps
 
     @classmethod
     def cleanrl(cls, **changes: Any) -> "DQNConfig":
