@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,15 +49,20 @@ def run(num_seeds: int = NUM_SEEDS) -> list[dict[str, Any]]:
 
 def _time_to_return(num_seeds: int) -> list[dict[str, Any]]:
     _ours(0, budget=2000)  # compiles
-    ours, theirs = [], []
-    for seed in range(num_seeds):  # in turn: both meet the same weather
+    ours, gymnasium, theirs = [], [], []
+    for seed in range(num_seeds):  # in turn: all meet the same weather
         ours.append(_ours(seed))
+        gymnasium.append(_ours(seed, backend="gymnasium"))
         theirs.append(_sb3(seed))
     known = [x for x in theirs if x is not None]
     title = f"{POLE}: seconds to {BAR:g}, median of {num_seeds} seeds"
-    mine, peer = float(np.median(ours)), float(np.median(known)) if known else None
+    peer, sb3 = (
+        float(np.median(known)) if known else None,
+        "Stable-Baselines3 DQN, settings of its zoo",
+    )
     return [
-        ratio_row(title, peer="Stable-Baselines3 DQN, settings of its zoo", ours=mine, theirs=peer, target=2.0),
+        ratio_row(title, peer=sb3, ours=float(np.median(ours)), theirs=peer, target=2.0),
+        ratio_row(f"{title}, in Gymnasium's environment", peer=sb3, ours=float(np.median(gymnasium)), theirs=peer, target=2.0),
         absolute_row(f"{POLE}: seconds to {BAR:g}, slowest of {num_seeds} seeds", ours=max(ours), unit="s"),
     ]  # fmt: skip
 
@@ -92,7 +97,9 @@ def _mean_return(act: Callable[[np.ndarray], np.ndarray], num_episodes: int, see
     return float(returns.mean())
 
 
-def _ours(seed: int, *, budget: int = BUDGET) -> float:
+def _ours(
+    seed: int, *, budget: int = BUDGET, backend: Literal["auto", "gymnasium"] = "auto"
+) -> float:
     clock, number = _Clock(), 10_000 * (seed + 1)
     state = {"number": number, "seconds": float("inf")}
 
@@ -107,7 +114,7 @@ def _ours(seed: int, *, budget: int = BUDGET) -> float:
         return {"arrived": float(good)}
 
     config = DQNConfig(num_env_steps=budget, evaluate_every=EVERY, seed=seed)
-    env = make_env(POLE, 8, seed=seed)
+    env = make_env(POLE, 8, seed=seed, backend=backend)
     for _ in dqn_trainer(None, env, config, evaluate=judge, until=lambda m: m["arrived"] > 0):
         pass
     return state["seconds"]
