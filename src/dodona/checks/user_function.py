@@ -34,7 +34,10 @@ def load_function(place: str) -> Callable[..., Any]:
             f"'{place}' is no place of a function. Expected FILE.py:function or module:function."
         )
     module = load_module(where)
-    public = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+    # a room that loads its names when they are asked for says them in __all__
+    public = getattr(module, "__all__", None) or [
+        n for n, x in vars(module).items() if callable(x) and not n.startswith("_")
+    ]
     found = getattr(module, name, None)
     if found is None:
         hint = nearest(name, public) if public else "It defines no function."

@@ -21,7 +21,7 @@ from dodona.core.rng import Streams
 from dodona.errors import CheckpointError, InputError, SupportError
 from dodona.mdp.model import MDP
 from dodona.rl._mdp_env_kernels import advance, begin
-from dodona.rl.environments import Step, checked_actions
+from dodona.rl.environments import Step, check_groups, checked_actions
 from dodona.rl.outcomes import pair_outcomes, start_outcomes
 from dodona.rl.transitions import episode_limit
 
@@ -76,12 +76,7 @@ class MDPEnv:
 
         Raises: InputError: num_envs or first_env is no multiple of group_size.
         """
-        check_count(group_size=group_size)
-        if self.num_envs % group_size or self.first_env % group_size:
-            raise InputError(
-                f"{self.num_envs} rows from row {self.first_env} on are no groups of {group_size}. Use "
-                "multiples."
-            )
+        check_groups(self, group_size)
         return self._begin(seed, group_size)
 
     def step(self, actions: Int64[Tensor, "B"]) -> Step:

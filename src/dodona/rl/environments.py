@@ -195,6 +195,19 @@ def mdp_env(
     )  # fmt: skip
 
 
+def check_groups(env: Any, group_size: int) -> None:
+    """The rows of an environment that counts them from first_env on fall into whole groups.
+
+    Raises: InputError: group_size < 1; num_envs or first_env is no multiple of it.
+    Source: ours.  Oracle: by hand.  Cost: O(1).
+    """
+    check_count(group_size=group_size)
+    if env.num_envs % group_size or env.first_env % group_size:
+        raise InputError(
+            f"{env.num_envs} rows from row {env.first_env} on are no groups of {group_size}. Use multiples."
+        )
+
+
 def checked_actions(env: Env, actions: Any) -> np.ndarray:
     """The actions as a NumPy array on the host: int64 [B], or float32 [B, action_dim].
 

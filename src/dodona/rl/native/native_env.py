@@ -26,7 +26,7 @@ from torch import Tensor
 from dodona.core.inputs import check_choice, check_count
 from dodona.core.rng import Streams
 from dodona.errors import CheckpointError, InputError, ShapeError
-from dodona.rl.environments import Step, checked_actions
+from dodona.rl.environments import Step, check_groups, checked_actions
 from dodona.rl.native import classic_kernels as kernels
 
 THREADED = 1 << 15  # rows from which threads pay
@@ -125,12 +125,7 @@ class NativeEnv:
 
         Raises: InputError: num_envs or first_env is no multiple of group_size.
         """
-        check_count(group_size=group_size)
-        if self.num_envs % group_size or self.first_env % group_size:
-            raise InputError(
-                f"{self.num_envs} rows from row {self.first_env} on are no groups of {group_size}. Use "
-                "multiples."
-            )
+        check_groups(self, group_size)
         return self._begin(seed, group_size)
 
     def step(self, actions: Shaped[Tensor, "B ..."]) -> Step:
