@@ -10,17 +10,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from _arrival import BAR, POLE, Clock
 from _timing import absolute_row, once, ratio_row
 
 from dodona.rl import DQNConfig, QNetwork, dqn_trainer, make_env
 
-POLE, BAR, BUDGET, EVERY = "CartPole-v1", 475.0, 50_000, 1000
+BUDGET, EVERY = 50_000, 1000
 NUM_SEEDS = 5
 LOOP_STEPS = 10_000
 # rl-baselines3-zoo, hyperparams/dqn.yml
@@ -67,40 +66,10 @@ def _time_to_return(num_seeds: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-class _Clock:
-    """Seconds of training: stopped while the policy is judged."""
-
-    def __init__(self) -> None:
-        self.begun, self.judging = time.perf_counter(), 0.0
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.begun - self.judging
-
-    def arrived(self, act: Callable[[np.ndarray], np.ndarray], number: int) -> bool:
-        begun = time.perf_counter()
-        good = _mean_return(act, 20, number) >= BAR and _mean_return(act, 100, number + 1) >= BAR
-        self.judging += time.perf_counter() - begun
-        return good
-
-
-def _mean_return(act: Callable[[np.ndarray], np.ndarray], num_episodes: int, seed: int) -> float:
-    """Of episodes side by side, each counted until its end."""
-    import gymnasium
-
-    envs = gymnasium.make_vec(POLE, num_episodes, vectorization_mode="vector_entry_point")
-    obs, _ = envs.reset(seed=seed)
-    returns, running = np.zeros(num_episodes), np.ones(num_episodes, dtype=bool)
-    while running.any():
-        obs, rewards, terminated, truncated, _ = envs.step(act(obs))
-        returns += rewards * running
-        running &= ~(terminated | truncated)
-    return float(returns.mean())
-
-
 def _ours(
     seed: int, *, budget: int = BUDGET, backend: Literal["auto", "gymnasium"] = "auto"
 ) -> float:
-    clock, number = _Clock(), 10_000 * (seed + 1)
+    clock, number = Clock(), 10_000 * (seed + 1)
     state = {"number": number, "seconds": float("inf")}
 
     def judge(net: torch.nn.Module) -> dict[str, float]:
@@ -147,7 +116,7 @@ def _sb3(seed: int) -> float | None:
     model = DQN(
         "MlpPolicy", make_vec_env(POLE, n_envs=1, seed=seed), seed=seed, device="cpu", **ZOO
     )
-    judge, clock = Judge(), _Clock()
+    judge, clock = Judge(), Clock()
     model.learn(BUDGET, callback=judge)
     return judge.arrived
 

@@ -1,8 +1,8 @@
 """Steps per second of classic control tasks, played at random and by a 64-64 tanh policy.
 
 Ours is the fused rollout, which writes the whole batch down; the peers are what people run: Gymnasium's
-SyncVectorEnv with NumPy's choices or a torch policy per step, and gymnax's environments in one jitted scan, which
-keep nothing of it. CartPole at every number of rows, the other tasks at 64. The call of a single step of
+SyncVectorEnv with NumPy's choices or a torch policy per step, and gymnax's environments in one jitted scan (a
+process of its own, see _jax_peers.py), which keep nothing of it. CartPole at every number of rows, the other tasks at 64. The call of a single step of
 all rows, where a policy of another kind must be asked, is there as well.
 """
 
@@ -12,10 +12,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from _jax_peers import gymnax_scan
 from _timing import absolute_row, in_turn, ratio_row
 
 from dodona.policies import MLPPolicy
-from dodona.rl import make_env
+from dodona.rl import Normalizer, make_env
 from dodona.rl.native.fused_rollout import FusedCollector
 from dodona.rl.native.native_env import TASKS, NativeEnv
 
@@ -28,15 +29,22 @@ HIDDEN = (64, 64)
 def run() -> list[dict[str, Any]]:
     """Rows in steps per second of all rows together; ratio > 1: dodona is ahead."""
     threads = torch.get_num_threads()
+    flops = _flops_per_second()
     torch.set_num_threads(1)  # small networks are slower with more
     try:
-        rows = [row for n in ROWS for row in _task("CartPole-v1", n)]
-        return rows + [row for env_id in TASKS if env_id != "CartPole-v1" for row in _task(env_id, 64)]  # fmt: skip
+        rows = [row for n in ROWS for row in _task("CartPole-v1", n, flops)]
+        return rows + [row for env_id in TASKS if env_id != "CartPole-v1" for row in _task(env_id, 64, flops)]  # fmt: skip
     finally:
         torch.set_num_threads(threads)
 
 
-def _task(env_id: str, num_envs: int) -> list[dict[str, Any]]:
+def _flops_per_second() -> float:
+    """What all cores reach in a large float32 product: no policy can be asked faster than that."""
+    x = torch.randn(1024, 1024)
+    return 2 * 1024**3 / in_turn({"product": lambda: x @ x}, rounds=3)["product"]
+
+
+def _task(env_id: str, num_envs: int, flops: float) -> list[dict[str, Any]]:
     fused, calls = max(1, FUSED_STEPS // num_envs), max(1, SLOW_STEPS // num_envs)
     contestants, sizes = {}, {}
 
@@ -49,10 +57,17 @@ def _task(env_id: str, num_envs: int) -> list[dict[str, Any]]:
         policy = MLPPolicy.for_env(env, hidden=hidden) if hidden else None
         add(kind, _fused(env, policy, fused), fused)
         add(f"{kind}, Gymnasium", _gymnasium(env_id, num_envs, policy, calls), calls)  # fmt: skip
-        add(f"{kind}, gymnax", _gymnax(env_id, num_envs, hidden, fused), fused)
+        scan = gymnax_scan(env_id, num_envs=num_envs, hidden=hidden, num_steps=fused)
+        add(f"{kind}, gymnax", scan, fused)
+    env = make_env(env_id, num_envs, seed=0, backend="native")
+    scaled = FusedCollector(env, fused, normalizer=Normalizer(env))
+    policy = MLPPolicy.for_env(env, hidden=HIDDEN)
+    add("scaled", lambda: scaled.collect(policy), fused)
     add("step", _stepped(env_id, num_envs, calls), calls)
     taken = in_turn(contestants, rounds=3, seconds=0.1)
     speed = {name: sizes[name] / seconds for name, seconds in taken.items()}
+    sizes_of = (*env.obs_shape, *HIDDEN, env.num_actions or 1)
+    work = 2 * sum(i * o for i, o in zip(sizes_of, sizes_of[1:], strict=False))
     rows = []
     for kind in ("random", "64-64"):
         title = f"{env_id}, {num_envs} rows, {kind}"
@@ -61,9 +76,12 @@ def _task(env_id: str, num_envs: int) -> list[dict[str, Any]]:
                 ratio_row(
                     title, peer=f"{peer}'s {'SyncVectorEnv' if peer == 'Gymnasium' else 'jitted scan'}",
                     ours=speed[kind], theirs=speed.get(f"{kind}, {peer}"), target=target, unit="steps/s",
+                    limit=speed[kind] * work / flops if kind == "64-64" else None,
                 )
             )  # fmt: skip
-    rows.append(absolute_row(f"{env_id}, {num_envs} rows, a call per step", ours=speed["step"], unit="steps/s", larger_is_better=True))  # fmt: skip
+    alone = {"scaled": "64-64 with running statistics", "step": "a call per step"}
+    for name, title in alone.items():
+        rows.append(absolute_row(f"{env_id}, {num_envs} rows, {title}", ours=speed[name], unit="steps/s", larger_is_better=True))  # fmt: skip
     return rows
 
 
@@ -109,48 +127,3 @@ def _gymnasium(
             stand["obs"] = env.step(choose(stand["obs"]))[0]
 
     return play
-
-
-def _gymnax(
-    env_id: str, num_envs: int, hidden: tuple[int, ...], num_steps: int
-) -> Callable[[], Any] | None:
-    """One scan over time of environments mapped over rows; None where gymnax is absent."""
-    try:
-        import gymnax
-        import jax
-    except ImportError:
-        return None
-    env, params = gymnax.make(env_id)
-    discrete = env_id not in ("Pendulum-v1", "MountainCarContinuous-v0")
-    reset, step = jax.vmap(env.reset, (0, None)), jax.vmap(env.step, (0, 0, 0, None))
-    first_obs, first = reset(jax.random.split(jax.random.key(0), num_envs), params)
-    width = env.action_space(params).n if discrete else 1
-    sizes = (first_obs.shape[-1], *hidden, width)
-    rng = np.random.default_rng(0)
-    layers = [
-        (0.1 * rng.normal(size=x).astype(np.float32), np.zeros(x[1], np.float32))
-        for x in zip(sizes, sizes[1:], strict=False)
-    ]
-
-    def act(key: Any, obs: Any) -> Any:
-        if not hidden:
-            return jax.vmap(lambda k: env.action_space(params).sample(k))(jax.random.split(key, num_envs))  # fmt: skip
-        x = obs
-        for i, (w, b) in enumerate(layers):
-            x = x @ w + b
-            x = jax.numpy.tanh(x) if i < len(layers) - 1 else x
-        return jax.random.categorical(key, x) if discrete else x + jax.random.normal(key, x.shape)
-
-    def one(carry: Any, _: Any) -> Any:
-        key, obs, state, total = carry
-        key, of_action, of_step = jax.random.split(key, 3)
-        actions = act(of_action, obs)
-        keys = jax.random.split(of_step, num_envs)
-        obs, state, rewards, *_ = step(keys, state, actions, params)
-        return (key, obs, state, total + rewards.sum()), None
-
-    @jax.jit
-    def scan(key: Any, obs: Any, state: Any) -> Any:
-        return jax.lax.scan(one, (key, obs, state, 0.0), None, length=num_steps)[0]
-
-    return lambda: jax.block_until_ready(scan(jax.random.key(1), first_obs, first)[3])

@@ -55,10 +55,16 @@ METHODS: tuple[Method, ...] = (
         "Williams 1992; Sutton et al. 1999; Zhao 2025, ch. 9", "dodona.objectives.policy",
         "dodona.checks.policy_gradient", ("policy-gradient",), "objectives",
     ),
-    _later("actor-critic", "rl", "Actor-critic methods, on and off policy",
-           "Konda & Tsitsiklis 1999; Mnih et al. 2016, arXiv:1602.01783; Zhao 2025, ch. 10"),
-    _later("trpo", "rl", "Trust-region policy optimisation",
-           "Schulman et al. 2015, arXiv:1502.05477; Kakade 2001"),
+    Method(
+        "actor-critic", "rl", "Actor-critic methods, on and off policy",
+        "Konda & Tsitsiklis 1999; Mnih et al. 2016, arXiv:1602.01783; Zhao 2025, ch. 10",
+        "dodona.rl.actor_critic", "dodona.checks.actor_critic", ("actor-critic",), "full",
+    ),
+    Method(
+        "trpo", "rl", "Trust-region policy optimisation",
+        "Schulman et al. 2015, arXiv:1502.05477; Kakade 2001", "dodona.rl.trpo", "dodona.checks.trpo",
+        ("trpo",), "full",
+    ),
     _later("rlhf-ppo-max", "language", "RLHF in three stages with PPO-max",
            "Zheng et al. 2023, arXiv:2307.04964"),
     Method(

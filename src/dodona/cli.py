@@ -172,12 +172,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     add.add_argument("--json", action="store_true", help="print JSON")
 
     add = verb("resume", "continue a stopped or killed run, bit for bit")
-    add.add_argument("run", metavar="RUN", help="a run folder, or 'latest'")
+    add.add_argument("run", metavar="RUN", help="a run folder, its id, or 'latest'")
     add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
     _add_output_options(add)
 
     add = verb("report", "write a run's report again, or compare two runs")
-    add.add_argument("runs", nargs="+", metavar="RUN", help="one or two run folders, or 'latest'")
+    add.add_argument(
+        "runs", nargs="+", metavar="RUN", help="one or two run folders, ids, or 'latest'"
+    )
     add.add_argument("--out", default="runs", metavar="DIR", help="where 'latest' looks")
 
     add = verb("bench", "time dodona and its peers in turn, in one process")
@@ -194,6 +196,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 def _add_output_options(add: argparse.ArgumentParser) -> None:
     add.add_argument("--json", action="store_true", help="print result.json instead of the table")
     add.add_argument("--strict", action="store_true", help="exit 1 when an expectation is missed")
+    add.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="mirror the numbers into tensorboard or wandb as they come",
+    )
 
 
 def _add_recipe_options(add: argparse.ArgumentParser, name: str) -> None:

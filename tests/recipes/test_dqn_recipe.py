@@ -106,7 +106,7 @@ def test_settings_that_can_not_work_are_refused(changes, message):
 def test_switches_reach_the_trainer():
     config = replace(CONFIG, double=True, dueling=True, prioritized=True, num_steps=3)
     arms = dict((name, build) for name, _, build in recipe.build(config).turns)
-    pole, grid = arms["pole | 0"](0), arms["grid | long"](0).trainer
+    pole, grid = arms["pole | 0"](0).trainer, arms["grid | long"](0).trainer
     for trainer in (pole, grid):
         assert trainer.config.double and trainer.config.prioritized and trainer.q_net.dueling
     assert pole.config.num_steps == 3

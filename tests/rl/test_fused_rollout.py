@@ -230,7 +230,6 @@ def test_its_tanh_is_right_to_single_precision():
         (r"wants a gaussian policy with one log_std for all states, got 'squashed'", lambda env: FusedCollector(env, 3).collect(MLPPolicy.for_env(env, family="squashed"))),
         (r"wants a gaussian policy", lambda env: FusedCollector(env, 3).collect(MLPPolicy.for_env(env, log_std=None))),
         (r"a Linear is no MLPCritic", lambda env: FusedCollector(env, 3, critic=torch.nn.Linear(3, 1)).collect(MLPPolicy.for_env(env))),
-        (r"policy has a ReLU where only tanh is known", lambda env: FusedCollector(env, 3).collect(MLPPolicy.for_env(env, activation="relu"))),
         (r"critic maps 4 numbers to 1, expected 3 to 1", lambda env: FusedCollector(env, 3, critic=MLPCritic(4)).collect(MLPPolicy.for_env(env))),
         (r"policy has weights of torch.float64, expected torch.float32", lambda env: FusedCollector(env, 3).collect(MLPPolicy.for_env(env).double())),
     ],

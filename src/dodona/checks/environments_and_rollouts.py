@@ -13,17 +13,24 @@ import numpy as np
 import torch
 
 from dodona import objectives, rl
-from dodona.checks import environment_bugs, rollout_bugs, rollouts
+from dodona.checks import environment_bugs, native_bugs, native_rollouts, rollout_bugs, rollouts
 from dodona.checks.compare import each
 from dodona.core.protocols import Check
 from dodona.oracles import returns as oracle
+from dodona.rl.native.finite_worlds import WorldEnv
+from dodona.rl.native.fused_rollout import FusedCollector
+from dodona.rl.native.lqr_env import LQREnv
 
 RETURNS = ("discounted_returns", "n_step_returns", "lambda_returns", "gae", "vtrace")
 EXPERIENCE = ("mdp_env", "GymnasiumEnv", "collect", "evaluate", "Normalizer", "make_env")
 SUBJECTS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(objectives, name) for name in RETURNS
-} | {name: getattr(rl, name) for name in EXPERIENCE}
-MUTANTS = (*environment_bugs.MUTANTS, *rollout_bugs.MUTANTS)
+    **{name: getattr(objectives, name) for name in RETURNS},
+    **{name: getattr(rl, name) for name in EXPERIENCE},
+    "WorldEnv": WorldEnv,
+    "LQREnv": LQREnv,
+    "FusedCollector": FusedCollector,
+}
+MUTANTS = (*environment_bugs.MUTANTS, *rollout_bugs.MUTANTS, *native_bugs.MUTANTS)
 __all__ = ["MUTANTS", "SUBJECTS", "run"]
 T, LANES = 14, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -40,7 +47,7 @@ def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> It
     replaced = {name for name, f in SUBJECTS.items() if subjects[name] is not f}
     if not replaced or replaced & set(RETURNS):
         yield from _returns(subjects, full=full)
-    for case, (checks, tested) in rollouts.SECTIONS.items():
+    for case, (checks, tested) in (rollouts.SECTIONS | native_rollouts.SECTIONS).items():
         if not replaced or replaced & tested:
             options = {"full": full} if case == "native" else {}
             yield from each(case, checks(subjects, **options))

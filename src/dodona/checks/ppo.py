@@ -3,7 +3,7 @@
 Worked numbers first. Then every switch of the policy loss, value and slope, against cases written out sample by
 sample; critics; the coefficient that adapts. Last the whole method without a sample: exact advantages and
 visits on tri3, where the first step is the policy gradient and later ones have golden numbers, among them
-that clipping does not bound the ratio. Seeds are fixed.
+that clipping does not bound the ratio; with samples, on a contextual bandit. Seeds are fixed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,17 +20,21 @@ from dodona.checks.ppo_bugs import MUTANTS
 from dodona.core.batch import Batch
 from dodona.core.kl import kl_estimate
 from dodona.core.protocols import Check
+from dodona.mdp import MDP, worlds
+from dodona.objectives import ppo
 from dodona.oracles import gradients as exact
 from dodona.oracles import losses as oracle
+from dodona.oracles import ppo_styles
 from dodona.oracles.fixtures import tri3
 from dodona.oracles.statistics import kl_categorical, whiten
+from dodona.rl import PPOConfig, mdp_env, ppo_trainer
 
 SUBJECTS: Mapping[str, Callable[..., Any]] = {
     name: getattr(objectives, name)
     for name in (
         "policy_loss", "ppo_clip_loss", "ppo_kl_loss", "value_loss", "ratio_diagnostics", "AdaptiveKL", "ppo",
     )
-} | {"kl_estimate": kl_estimate}  # fmt: skip
+} | {"kl_estimate": kl_estimate, "ppo_trainer": ppo_trainer}  # fmt: skip
 __all__ = ["MUTANTS", "SUBJECTS", "run"]
 EXACT = 1e-12
 CARD = "card ppo, sec. 4"
@@ -38,7 +42,7 @@ OPTIMUM = 23.9554510238
 
 
 def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> Iterator[Check]:
-    """Every check of the method; ``full`` takes more random switches, and 300 iterations instead of 50."""
+    """Every check of the method; ``full`` takes more random switches, 300 iterations instead of 50, and dives."""
     yield from _table(subjects)
     yield from _critics(subjects)
     yield from _divergence(subjects)
@@ -46,7 +50,9 @@ def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> It
         yield from each(f"switches {seed}", _switches(subjects, seed))
     yield from _bounds(subjects)
     yield from _whole(subjects)
+    yield from _from_weights(subjects)
     yield from _first_step(subjects)
+    yield from _learnt(subjects, full=full)
     yield from _exact_run(subjects, full=full)
 
 
@@ -185,6 +191,42 @@ def _whole(subjects) -> Iterator[Check]:
             yield close(f"{name}: slopes", np.stack(slopes), np.stack(truth), tolerance=1e-7, source=style)  # fmt: skip
 
 
+def _from_weights(subjects) -> Iterator[Check]:
+    """One rollout, one set of weights: loss and all slopes of CleanRL's and Stable-Baselines3's formulas."""
+    rng = np.random.default_rng(11)
+    N, F, A = 24, 3, 4
+    W, w, x = rng.normal(size=(F, A)), rng.normal(size=F), rng.normal(size=(N, F))
+    actions = rng.integers(A, size=N)
+    logp = np.log(exact.softmax(x @ W))[np.arange(N), actions]
+    old, scores, G = logp + rng.normal(0, 0.3, N), rng.normal(2.0, 3.0, N), rng.normal(size=N)
+    before = x @ w + rng.normal(0, 0.4, N)
+    arrays = (W, w, x, actions, old, scores, G, before)
+    for style, options, truth in (
+        ("CleanRL", {"value_kind": "clipped", "value_coef": 0.5, "entropy_coef": 0.01},
+         ppo_styles.cleanrl_loss(*arrays)),
+        ("SB3", {"value_coef": 1.0}, ppo_styles.sb3_loss(*arrays)),
+        ("SB3 with clip_range_vf", {"value_kind": "clipped_no_max", "value_coef": 1.0, "value_clip_eps": 0.3, "entropy_coef": 0.02},
+         ppo_styles.sb3_loss(*arrays, value_clip=0.3, entropy_coef=0.02)),
+    ):  # fmt: skip
+        policy, critic = (torch.tensor(weights, requires_grad=True) for weights in (W, w))
+        every = _log_softmax(torch.tensor(x) @ policy)
+        batch = Batch(
+            obs=torch.tensor(x), actions=torch.tensor(actions), mask=torch.ones(N, dtype=torch.bool),
+            logp_old=torch.tensor(old), advantages=torch.tensor(scores), returns=torch.tensor(G),
+            values=torch.tensor(before),
+        )  # fmt: skip
+        terms = subjects["ppo"](**options).terms(
+            every.gather(1, batch.actions[:, None])[:, 0], batch, values=torch.tensor(x) @ critic,
+            entropy=-(every.exp() * every).sum(1),
+        )  # fmt: skip
+        loss = torch.stack(list(terms.values())).sum()
+        in_W, in_w = torch.autograd.grad(loss, (policy, critic))
+        name = f"from weights, {style}"
+        yield close(name, loss.item(), truth.value, tolerance=1e-7, source=style)
+        yield close(f"{name}: slopes of the policy", in_W.numpy(), truth.policy_slopes, tolerance=1e-7, source=style)  # fmt: skip
+        yield close(f"{name}: slopes of the critic", in_w.numpy(), truth.critic_slopes, tolerance=1e-7, source=style)  # fmt: skip
+
+
 def _first_step(subjects) -> Iterator[Check]:
     """By enumeration on tri3: first the policy gradient, then the masked sum of the card."""
     case = tri3()
@@ -201,6 +243,25 @@ def _first_step(subjects) -> Iterator[Check]:
     pull = weights * np.where(((A > 0) & (r > 1.2)) | ((A < 0) & (r < 0.8)), 0.0, r * A)
     truth = pull - pull.sum(axis=1, keepdims=True) * pi
     yield close("a later step on tri3: the masked sum", got, truth, tolerance=EXACT, source=CARD)
+
+
+def _learnt(subjects, *, full: bool) -> Iterator[Check]:
+    """The whole method with samples, judged by the exact value of what it has learnt."""
+    pays = np.array([[1.0, 0.5, 0.0], [0.2, 0.9, 0.4], [0.0, 0.3, 0.8], [0.6, 0.1, 0.5], [0.0, 0.0, 0.0]])  # fmt: skip
+    over = np.zeros((5, 3, 5))
+    over[..., 4] = 1.0
+    bandit = MDP.from_dense(over, pays, gamma=1.0, terminal=[4], start=np.array([1.0, 1, 1, 1, 0]) / 4)  # fmt: skip
+    policy = _trained(subjects, bandit, num_updates=12, num_steps=4, lr=0.1)
+    value = float((policy * pays)[:4].sum() / 4)
+    yield holds("contextual bandit: 95 % of the optimum", value - 0.95 * 0.825, tolerance=0.0, source="the best arm of each context")  # fmt: skip
+    if not full:
+        return
+    for bonus in (0.0, 0.01):
+        sea = worlds.deep_sea(5)
+        policy = _trained(subjects, sea, num_updates=40, num_steps=10, lr=0.03, entropy_coef=bonus)
+        down = [0, 2, 5, 9, 14]  # the diagonal: right five times
+        chance = float(np.prod(policy[down, 1]))
+        yield holds(f"DeepSea of 5, entropy bonus {bonus:g}: dives", chance - 0.9, tolerance=0.0, source="arXiv:1908.03568")  # fmt: skip
 
 
 def _exact_run(subjects, *, full: bool) -> Iterator[Check]:
@@ -227,6 +288,19 @@ def _exact_run(subjects, *, full: bool) -> Iterator[Check]:
 
 
 # ---------------------------------------------------------------------- private
+def _trained(subjects, model, *, num_updates, num_steps, lr, entropy_coef=0.0) -> np.ndarray:
+    """[S, A] the policy that ppo_trainer ends with."""
+    config = PPOConfig(
+        num_env_steps=num_updates * num_steps * 32, num_steps=num_steps, epochs=4, minibatches=2, lr=lr,
+        objective=ppo(gamma=1.0, entropy_coef=entropy_coef),
+    )  # fmt: skip
+    trainer = subjects["ppo_trainer"](None, mdp_env(model, 32, seed=0), config=config)
+    for _ in trainer:
+        pass
+    with torch.no_grad():
+        return trainer.policy.distribution(torch.arange(model.num_states)).probs.numpy()
+
+
 def _exact_sample(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """([S, A] the chance of each pair under normalised visits, [S, A] exact advantages) of a table on tri3."""
     case, policy = tri3(), exact.softmax(logits)

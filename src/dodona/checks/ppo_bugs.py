@@ -6,6 +6,7 @@ Source: card ppo, sec. 9 (reports in public code). Not here: wrong returns (envi
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from dodona.core.kl import kl_estimate
 from dodona.core.protocols import Mutant
 from dodona.core.reductions import masked_mean
 from dodona.objectives import AdaptiveKL, policy_loss, ratio_diagnostics, value_loss
+from dodona.rl import ppo_trainer
 
 
 def _with(function: Callable[..., Any], **changes: Any) -> Callable[..., Any]:
@@ -158,6 +160,32 @@ def _clamped_k3(logp, logp_ref, *, kind="k1"):
     return kl_estimate(-logp, -logp_ref, kind=kind) if kind == "k3" else kl_estimate(logp, logp_ref, kind=kind)  # fmt: skip
 
 
+def _never_explores(policy, env, *, config, **given):
+    """The likeliest action acts, as in an evaluation."""
+    trainer = ppo_trainer(policy, env, config=config, **given)
+    learns = trainer.policy
+
+    def greedy(obs, *, rng, num_samples=1):
+        law = learns.distribution(obs)
+        return law.mode(), law.log_prob(law.mode()).detach()
+
+    learns.sample = greedy
+    return trainer
+
+
+def _pays_backwards(policy, env, *, config, **given):
+    """Costs are taken for rewards."""
+    trainer = ppo_trainer(policy, env, config=config, **given)
+    collect = trainer.collector.collect
+
+    def negated(policy):
+        batch = collect(policy)
+        return batch.replace(rewards=-batch.rewards)
+
+    trainer.collector.collect = negated
+    return trainer
+
+
 def _mutant(name: str, replaces: str, function: Callable, bug: str) -> Mutant:
     return Mutant(name=f"{replaces}: {name}", replaces=replaces, function=function, bug=bug)
 
@@ -202,6 +230,9 @@ MUTANTS = (
     _mutant("not normalised", "ppo", lambda **o: objectives.ppo(**{**o, "scale": "none"}), "advantages as they are"),
     _mutant("biased deviation", "ppo", lambda **o: objectives.ppo(**{**o, "ddof": 0}), "n for n - 1"),
     _mutant("entropy twice", "ppo", lambda **o: objectives.ppo(**{**o, "entropy_coef": 2.0 * o["entropy_coef"]}), "a bonus of another size"),
+    _mutant("never explores", "ppo_trainer", _never_explores, "acts greedily while it learns"),
+    _mutant("pays backwards", "ppo_trainer", _pays_backwards, "costs for rewards"),
+    _mutant("does not learn", "ppo_trainer", lambda policy, env, *, config, **o: ppo_trainer(policy, env, config=replace(config, lr=1e-9), **o), "steps of no length"),
     _mutant("critic clipped", "ppo", lambda **o: objectives.ppo(**{**o, "value_kind": "clipped_no_max"}), "another critic than asked for"),
 )  # fmt: skip
 """Each replaces one subject of checks.ppo."""

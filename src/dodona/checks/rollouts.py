@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from dodona.checks.compare import holds
 from dodona.mdp import MDP
 from dodona.rl import Step, make_env, mdp_env
-from dodona.rl.environments import NATIVE
+from dodona.rl.native.native_env import TASKS
 
 COLUMNS = ("next_obs", "rewards", "terminated", "truncated", "mask")
 GAMMA, EXACT, STORED = 0.5, 1e-12, 2e-6
@@ -142,7 +142,7 @@ def normalizer_checks(subjects) -> Iterator[Any]:
 
 def native_checks(subjects, *, full: bool = False) -> Iterator[Any]:
     """The compiled tasks, state by state, against Gymnasium's; then their clock and their resets."""
-    for env_id in NATIVE:
+    for env_id in TASKS:
         states, actions, after, obs, rewards, terminated = _gymnasiums(env_id, 20_000 if full else 300)  # fmt: skip
         env = subjects["make_env"](env_id, 200, seed=0, max_episode_steps=3, backend="native")
         got = env.step_from(torch.from_numpy(states), torch.from_numpy(actions))

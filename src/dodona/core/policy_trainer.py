@@ -72,11 +72,8 @@ class PolicyTrainer:
 
     def __iter__(self) -> Iterator[Event]:
         while True:
-            if self._evaluation_is_due():
-                with torch.no_grad():
-                    metrics = dict(self.evaluate(self.policy))
-                self.evaluated = self.step
-                yield self._event("evaluation", metrics)
+            if self.evaluation_is_due():
+                yield self.event("evaluation", self.evaluated_now())
             if self.step >= self.num_updates:
                 return
             if self.collector is None:
@@ -86,27 +83,56 @@ class PolicyTrainer:
             with torch.no_grad():
                 batch = self.collector.collect(self.policy)
             metrics = self.update(batch)
-            yield self._event("update", metrics)
+            yield self.event("update", metrics)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One update on a batch you bring; the metrics of its event.
 
         Raises: as Batch.validate (the first batch), the objective and the update.
         """
-        if (
-            not self._validated
-        ):  # once: a collector that is right goes on so, and prepare reads numbers
-            batch.validate()
-            self._validated = True
-        prepared = self.objective.prepare(self._filled(batch), moments=self.moments)
+        prepared = self.prepared(batch)
         metrics = self.bound.run(
             prepared, self.objective, rng=self.streams.numpy("minibatches"), step=self.step
         )
+        return self.counted(prepared, batch, metrics)
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The first half of an update: the batch as the objective wants it.  Raises: as update."""
+        if not self._validated:
+            # once: a collector that is right goes on so, and prepare reads numbers
+            batch.validate()
+            self._validated = True
+        return self.objective.prepare(self._filled(batch), moments=self.moments)
+
+    def counted(self, prepared: Batch, batch: Batch, metrics: dict[str, float]) -> dict[str, float]:
+        """The last part of an update, after the parameters: counts, and what its event says.
+
+        Args: prepared, batch: with and without the objective's additions.  metrics: of the bound update.
+        """
         self.step += 1
         self.num_samples += int(batch.mask.bool().sum())
         if batch.rewards is not None:
             metrics["reward/mean"] = float(batch.total_rewards().mean())
-        return metrics | dict(batch.info.get("metrics", {}))
+        told = (dict(b.info.get("metrics", {})) for b in (batch, prepared))
+        return metrics | next(told) | next(told)
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the policy as it is now should be evaluated, and has not been."""
+        if not self.evaluate_every or self.evaluated == self.step:
+            return False
+        return self.step % self.evaluate_every == 0 or self.step == self.num_updates
+
+    def evaluated_now(self) -> dict[str, float]:
+        """What evaluate says of the policy as it is now."""
+        assert self.evaluate is not None  # evaluation_is_due has looked
+        with torch.no_grad():
+            metrics = dict(self.evaluate(self.policy))
+        self.evaluated = self.step
+        return metrics
+
+    def event(self, kind: Literal["update", "evaluation"], metrics: dict[str, float]) -> Event:
+        """An event that stands where the trainer stands."""
+        return Event(kind=kind, step=self.step, num_samples=self.num_samples, metrics=metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a continuation needs: networks, optimizer, random streams, collector, moments, counts."""
@@ -135,14 +161,6 @@ class PolicyTrainer:
         self.moments.load_state_dict(state["moments"])
         self.step, self.num_samples = state["step"], state["num_samples"]
         self.evaluated = state["evaluated"]
-
-    def _event(self, kind: Literal["update", "evaluation"], metrics: dict[str, float]) -> Event:
-        return Event(kind=kind, step=self.step, num_samples=self.num_samples, metrics=metrics)
-
-    def _evaluation_is_due(self) -> bool:
-        if not self.evaluate_every or self.evaluated == self.step:
-            return False
-        return self.step % self.evaluate_every == 0 or self.step == self.num_updates
 
     def _filled(self, batch: Batch) -> Batch:
         """The batch with what critic and reference say, where the objective reads it and it is missing."""

@@ -36,6 +36,7 @@ from dodona.core.optimizers import (
 from dodona.core.protocols import Policy
 from dodona.core.schedules import Schedule
 from dodona.core.statistics import RunningMoments
+from dodona.core.threads import few_threads, num_weights
 from dodona.errors import InputError
 
 STOP_AT = 1.5  # times target_kl, as in Stable-Baselines3
@@ -54,7 +55,8 @@ class Objective(Protocol):
     """What is minimised. objectives.PolicyObjective is the one of the house.
 
     It may say what it reads by properties that are true: needs_critic, needs_reference, needs_entropy,
-    needs_kl; and by ``reduction`` what it divides by ("token", or rows).
+    needs_kl; by ``reduction`` what it divides by ("token", or rows); and by ``reads`` which fields of a
+    prepared batch a call looks at, so that the others are left behind.
     """
 
     def prepare(self, batch: Batch, *, moments: RunningMoments | None = None) -> Batch:
@@ -188,6 +190,7 @@ class BoundGradientUpdate:
         self.optimizer = make_optimizer(
             config.optimizer, trained_parameters(policy, critic), rate(config.lr, 0)
         )
+        self.num_weights = num_weights(policy, critic)
 
     def run(
         self, batch: Batch, objective: Objective, *, rng: np.random.Generator, step: int
@@ -202,25 +205,19 @@ class BoundGradientUpdate:
         config = self.config
         if config.target_kl is not None and batch.logp_old is None:
             raise InputError("target_kl compares with logp_old, and the batch has none.")
+        reads = getattr(objective, "reads", None)
+        batch = batch if reads is None else batch.only(*reads)
         batch = batch.flatten() if config.unit == "steps" else batch
         for group in self.optimizer.param_groups:
             group["lr"] = rate(config.lr, step)
         steps: list[dict[str, float]] = []
         for part in self._minibatches(batch, rng):
-            numbers = self._step(part, objective)
+            with few_threads(self.num_weights * part.mask.numel()):
+                numbers = self._step(part, objective)
             steps += [numbers] if numbers else []
             if numbers and "update/grad_norm" not in numbers:
                 break
-        taken = [x for x in steps if x.get("guard/skipped") == 0.0]
-        return (
-            _means(taken or steps)
-            | {
-                "update/steps": float(len(taken)),
-                "update/lr": rate(config.lr, step),
-                "guard/skipped": sum(x.get("guard/skipped", 0.0) for x in steps),
-            }
-            | ({"update/kl": steps[-1]["update/kl"]} if steps and config.target_kl else {})
-        )
+        return means_of_steps(steps, rate(config.lr, step), told_kl=config.target_kl is not None)
 
     def state_dict(self) -> dict[str, Any]:
         return optimizer_state(self.optimizer)
@@ -295,6 +292,22 @@ def look(
     if needs["critic"]:
         given["values"] = critic(batch.obs)
     return logp, given
+
+
+def means_of_steps(steps: list[dict[str, float]], lr: float, *, told_kl: bool) -> dict[str, float]:
+    """The numbers of an update from those of its steps: means over the steps taken, and how many there were.
+
+    Args: steps: each with guard/skipped, but for one that ended the update by its KL.  told_kl: they have update/kl.
+    Source: ours.  Oracle: by hand (tests).
+    """
+    taken = [x for x in steps if x.get("guard/skipped") == 0.0]
+    counts = {
+        "update/steps": float(len(taken)),
+        "update/lr": lr,
+        "guard/skipped": sum(x.get("guard/skipped", 0.0) for x in steps),
+    }
+    last = {"update/kl": steps[-1]["update/kl"]} if steps and told_kl else {}
+    return _means(taken or steps) | counts | last
 
 
 def _count(batch: Batch, objective: Objective) -> Tensor:

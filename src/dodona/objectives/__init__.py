@@ -5,6 +5,7 @@ from typing import Any
 
 _ROOMS = {
     "advantages": ("gae", "group_advantages", "informative_groups", "process_advantages"),
+    "followon": ("follow_on",),
     "mirror": ("kimi_loss", "soft_optimum"),
     "objective": ("PolicyObjective", "diff", "gradient_coefficient"),
     "policy": (
@@ -22,8 +23,9 @@ _ROOMS = {
     ),
     "targets": (
         "continuation", "double_q_target", "expected_sarsa_target", "q_learning_target", "sarsa_target",
-        "td_target",
+        "td3_target", "td_target",
     ),
+    "trust_region": ("CGInfo", "conjugate_gradient", "fisher_vector_product", "natural_step", "step_scale"),
     "values": ("dqn_loss", "explained_variance", "value_loss"),
 }  # fmt: skip
 _HOME = {name: file for file, names in _ROOMS.items() for name in names}

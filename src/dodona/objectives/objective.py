@@ -49,6 +49,9 @@ CHOICES = {
     "value_kind": ("mse", "clipped", "clipped_no_max", "huber"),
     "log_z": ("mean", "logmeanexp"),
 }
+READS = (
+    "obs", "actions", "mask", "logp_old", "logp_ref", "values", "group", "advantages", "returns",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,11 @@ class PolicyObjective:
         """the exact divergence of each state is read."""
         return self.kl == "loss" and self.kl_kind == "exact"
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of a prepared batch that a call reads; the others need not follow into minibatches."""
+        return READS
+
     def prepare(self, batch: Batch, *, moments: RunningMoments | None = None) -> Batch:
         """The batch with advantages and returns; no gradient, once per collection.
 
@@ -232,19 +240,30 @@ class PolicyObjective:
         Raises: InputError: not prepared, or something missing that the switches read.
         Source, Oracle: as the terms.  Cost: O(size).
         """
+        given = {"values": values, "entropy": entropy, "kl": kl, "denom": denom}
+        loss, measured = self.measured(logp, batch, **given)
+        # read at once
+        return loss, dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
+
+    def measured(
+        self, logp: Float[Tensor, "..."], batch: Batch, *, values: Float[Tensor, "..."] | None = None,
+        entropy: Float[Tensor, "..."] | None = None, kl: Float[Tensor, "..."] | None = None,
+        denom: float | Tensor | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:  # fmt: skip
+        """(loss, diagnostics) as a call gives them, the diagnostics as tensors: nothing is read, so it can be traced."""
         terms = self.terms(logp, batch, values=values, entropy=entropy, kl=kl, denom=denom)
         loss = torch.stack(list(terms.values())).sum()
-        numbers = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
+        numbers = {f"loss/{name}": term.detach() for name, term in terms.items()}
         if batch.logp_old is not None and batch.advantages is not None:
             far = ratio_diagnostics(
                 logp, batch.logp_old, batch.advantages, batch.mask,
                 clip_eps=self.clip_eps or CLIP_EPS, clip_eps_high=self.clip_eps_high,
             )  # fmt: skip
-            numbers |= {f"policy/{name}": float(x) for name, x in far.items()}
+            numbers |= {f"policy/{name}": x for name, x in far.items()}
         if entropy is not None:
-            numbers["policy/entropy"] = float(masked_mean(entropy.detach(), batch.mask))
+            numbers["policy/entropy"] = masked_mean(entropy.detach(), batch.mask)
         if batch.logp_ref is not None:
-            numbers["kl/ref"] = float(masked_mean((logp - batch.logp_ref).detach(), batch.mask))
+            numbers["kl/ref"] = masked_mean((logp - batch.logp_ref).detach(), batch.mask)
         return loss, numbers
 
     def terms(

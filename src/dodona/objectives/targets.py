@@ -5,6 +5,7 @@
     expected_sarsa_target  sum_a pi(a|s') q(s', a)   the mean of that draw: same target, less noise
     q_learning_target      max_a q(s', a)            the mean under the greedy policy
     double_q_target        q2(s', argmax_a q1)       greedy by one table, valued by the other
+    td3_target             min(q1, q2)(s', a')       the smaller of two critics: noise pushes down, not up
 
 ``discounts`` is gamma where there is a future and 0 where the episode ended; a time limit is no end, so
 a truncated transition keeps its gamma and the value of its true last state (``continuation`` makes the
@@ -12,7 +13,7 @@ discounts). Where a discount is 0 the value after it is not looked at: it may be
 
 Not here: learners that move towards a target (rl/td.py).
 Source: Sutton 1988; Rummery & Niranjan 1994; van Seijen et al. 2009; Watkins 1989; van Hasselt 2010,
-arXiv:1509.06461; Pardo et al., arXiv:1712.00378 (time limits).
+arXiv:1509.06461; Fujimoto et al., arXiv:1802.09477; Pardo et al., arXiv:1712.00378 (time limits).
 """
 
 from typing import Any
@@ -164,6 +165,27 @@ def double_q_target(
     check_shapes(next_q_online=next_q_online, next_q_target=next_q_target)
     chosen = _allowed(rewards, discounts, next_q_online, action_mask).argmax(-1)
     return td_target(rewards, discounts, _taken(next_q_target, chosen))
+
+
+def td3_target(
+    rewards: Float[Any, "..."], discounts: Float[Any, "..."], next_q1: Float[Any, "..."],
+    next_q2: Float[Any, "..."],
+) -> Float[Any, "..."]:  # fmt: skip
+    """r + c min(q1, q2)(s', a'): an actor climbs where a critic errs upwards; two rarely err in one place.
+
+    Args: as td_target.  next_q1, next_q2: of two target critics at the target actor's action, with the noise
+        that smooths it where that is wanted. The same one twice gives DDPG's target.
+    Returns, Raises: as td_target.
+    Source: Fujimoto et al. 2018, arXiv:1802.09477, eq. 10.
+    Oracle: td_target of either, row by row.  Cost: O(size).
+
+    >>> import numpy as np
+    >>> td3_target(np.array([1.0]), np.array([0.5]), np.array([4.0]), np.array([2.0]))
+    array([2.])
+    """
+    check_detached(next_q1=next_q1, next_q2=next_q2)
+    check_shapes(next_q1=next_q1, next_q2=next_q2)
+    return td_target(rewards, discounts, namespace(next_q1, next_q2).minimum(next_q1, next_q2))
 
 
 def _check_rows(rewards: Shaped[Any, "..."], next_q: Shaped[Any, "..."]) -> None:

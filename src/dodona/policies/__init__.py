@@ -4,9 +4,12 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
+    "cnn": ("CNNCritic", "CNNPolicy"),
+    "deterministic": ("DeterministicPolicy",),
     "distributions": (
         "Bernoulli", "Beta", "Categorical", "DiagonalGaussian", "MultiCategorical", "SquashedGaussian",
     ),
+    "lstm": ("LSTMCritic", "LSTMPolicy"),
     "mlp": ("MLPCritic", "MLPPolicy"),
     "table": ("LinearPolicy", "SequenceTable", "TablePolicy"),
 }  # fmt: skip

@@ -9,8 +9,7 @@ implementation details of PPO", details 2 and 13; Andrychowicz et al. 2020, arXi
 Not here: networks for images, sequences (transformer.py), action values (rl.q_networks).
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,18 +17,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from dodona.core.inputs import check_choice, check_count
+from dodona.core.inputs import check_choice
 from dodona.core.protocols import Distribution
 from dodona.errors import InputError, ShapeError
 from dodona.policies.base import LawPolicy
 from dodona.policies.continuous import Beta, DiagonalGaussian, SquashedGaussian
 from dodona.policies.discrete import Bernoulli, Categorical, MultiCategorical
+from dodona.policies.perceptron import perceptron
 
 Family = Literal["categorical", "multi_categorical", "bernoulli", "gaussian", "squashed", "beta"]
 FAMILIES = ("categorical", "multi_categorical", "bernoulli", "gaussian", "squashed", "beta")
 BOXED = ("squashed", "beta")
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = math.sqrt(2.0), 0.01, 1.0
+POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
 
 
 class MLPPolicy(LawPolicy):
@@ -65,7 +64,9 @@ class MLPPolicy(LawPolicy):
         self.family, self.size = family, size
         two_heads = family == "beta" or (family in ("gaussian", "squashed") and log_std is None)
         width = sum(size) if not isinstance(size, int) else size * (2 if two_heads else 1)
-        self.net = _perceptron(obs_dim, width, hidden, activation, gain=POLICY_GAIN, seed=seed)
+        self.net = perceptron(
+            (obs_dim, *hidden, width), activation=activation, gain=POLICY_GAIN, seed=seed
+        )
         shared = family in ("gaussian", "squashed") and log_std is not None
         self.log_std = nn.Parameter(torch.full((size,), float(log_std))) if shared else None
         low, high = _bounds(bounds, family, size)
@@ -133,7 +134,9 @@ class MLPCritic(nn.Module):
         seed: int = 1,
     ):
         super().__init__()
-        self.net = _perceptron(obs_dim, 1, hidden, activation, gain=VALUE_GAIN, seed=seed)
+        self.net = perceptron(
+            (obs_dim, *hidden, 1), activation=activation, gain=VALUE_GAIN, seed=seed
+        )
 
     @classmethod
     def for_env(cls, env: Any, **options: Any) -> "MLPCritic":
@@ -142,23 +145,6 @@ class MLPCritic(nn.Module):
 
     def forward(self, obs: Float[Tensor, "... obs_dim"]) -> Float[Tensor, "..."]:
         return self.net(obs).squeeze(-1)
-
-
-def _perceptron(
-    obs_dim: int, width: int, hidden: Sequence[int], activation: str, *, gain: float, seed: int
-) -> nn.Sequential:
-    check_count(obs_dim=obs_dim, size=width, **{f"hidden[{i}]": h for i, h in enumerate(hidden)})
-    check_choice(ACTIVATIONS, activation=activation)
-    rng = torch.Generator().manual_seed(seed)
-    sizes, layers = (obs_dim, *hidden, width), []
-    for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        last = i == len(hidden)
-        # skip_init: torch would draw weights from its global generator first
-        layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
-        nn.init.orthogonal_(layer.weight, gain=gain if last else HIDDEN_GAIN, generator=rng)
-        nn.init.zeros_(layer.bias)
-        layers += [layer] if last else [layer, ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
 
 
 def _bounds(

@@ -2,9 +2,14 @@
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from dodona.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from dodona.rl.trained_policy import TrainedPolicy
 
 
 def names() -> list[str]:
@@ -18,3 +23,12 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise ConfigError(f"unknown recipe '{name}'. {nearest(name, names())}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def load_policy(
+    run: str | Path, *, arm: str | None = None, seed: int | None = None
+) -> "TrainedPolicy":
+    """The policy of a run's folder, or of a policy file; see dodona.load_policy, which knows ids too."""
+    from dodona.recipes._kept import chosen
+
+    return chosen(Path(run), arm=arm, seed=seed)

@@ -26,7 +26,9 @@ from dodona.errors import ConfigError
 from dodona.mdp import solve, worlds
 from dodona.oracles.empirical import empirical_mdp
 from dodona.oracles.linear_program import optimal_lp
+from dodona.recipes import _clips as clips
 from dodona.recipes import _dqn_figures as pictures
+from dodona.recipes._kept import keeping
 from dodona.rl.dqn import DQNConfig, dqn_trainer
 from dodona.rl.environments import make_env, mdp_env
 from dodona.rl.episodes import evaluate
@@ -91,7 +93,7 @@ def build(config: Config) -> Trainer:
     """The pole, seed by seed, then four ways to learn the grid."""
     arms: dict[str, Callable[[int], Trainer]] = {}
     for k in range(config.num_seeds):
-        arms[f"pole | {k}"] = functools.partial(_pole, config, k)
+        arms[f"pole | {k}"] = keeping(f"pole | {k}", functools.partial(_pole, config, k))
     for name in ARMS:
         arms[f"grid | {name}"] = functools.partial(_Grid, config, name)
     return Arms(arms, seeds=(config.seed,))
@@ -248,6 +250,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     }
     if poles:
         out["pole"] = pictures.pole(poles, config["bar"])
+    out |= clips.figures(events, artifacts)
     grids = {what: run for name, what in ARMS.items() if (run := _of(events, f"grid | {name}"))}
     if grids:
         out["grid"] = pictures.grid(grids)

@@ -26,7 +26,9 @@ from dodona.core.updates import GradientUpdate
 from dodona.errors import ConfigError
 from dodona.objectives import PolicyObjective, dr_grpo, grpo, kimi, rloo
 from dodona.policies import MLPPolicy
+from dodona.recipes import _clips as clips
 from dodona.recipes import _control as control
+from dodona.recipes._kept import keeping
 from dodona.rl import EnvTrainer, EpisodeCollector, Evaluation, make_env
 
 NUM_EVALUATIONS = 10
@@ -88,7 +90,7 @@ PRESETS: Mapping[str, Config] = {
 def build(config: Config) -> Trainer:
     """Every objective with every seed, one after another."""
     names = list(OBJECTIVES) if config.objective == "all" else [config.objective]
-    arms = {name: functools.partial(_run, config, name) for name in names}
+    arms = {name: keeping(name, functools.partial(_run, config, name)) for name in names}
     arms[names[0]](config.seed)  # a wrong id is said before anything runs
     return Arms(arms, seeds=tuple(range(config.seed, config.seed + config.num_seeds)))
 
@@ -136,8 +138,7 @@ def judge(events: Sequence[Event]) -> list[Row]:
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, go.Figure]:
-    """Returns of every objective with intervals, and how far each moves per collection."""
-    del artifacts
+    """Returns of every objective with intervals, a clip of the best, how far each moves per collection."""
     arms, env_id, out = _arms(events), _setting(events, "env"), {}
     goal = None if env_id is None else control.threshold(env_id)
     figure = control.returns_figure(
@@ -146,6 +147,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     )  # fmt: skip
     if figure is not None:
         out["returns"] = figure
+    out |= clips.figures(events, artifacts)
     figure = control.metric_figure(
         events, arms, "policy/kl_old", y="KL(old || new), k3 (nats)",
         title="How far each policy moves per collection: farthest without a clip",

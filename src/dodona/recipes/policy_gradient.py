@@ -18,7 +18,9 @@ from dodona.core.protocols import EMPTY, Event, Row, Trainer
 from dodona.core.trainer import Arms
 from dodona.errors import ConfigError
 from dodona.objectives import a2c, reinforce
+from dodona.recipes import _clips as clips
 from dodona.recipes import _control as control
+from dodona.recipes._kept import keeping
 from dodona.rl import (
     A2CConfig,
     Evaluation,
@@ -33,6 +35,7 @@ from dodona.rl import (
 NUM_EVALUATIONS = 12
 EVAL_ROWS = 50  # environments that play an evaluation
 NUM_ENVS = 16
+A2C_STEPS = 5  # A3C's: many small updates, for a critic that has to climb to values of 100
 BY = 500_000  # environment steps in which a value baseline should solve CartPole
 BASELINES: Mapping[str, Mapping[str, Any]] = {
     "REINFORCE, no baseline": {"baseline": "none"},
@@ -98,6 +101,7 @@ def build(config: Config) -> Trainer:
         "QAC": functools.partial(_qac, config), "A2C": functools.partial(_a2c, config),
     }  # fmt: skip
     _qac(config, config.seed)  # a wrong id is said before anything runs
+    arms = {name: keeping(name, learner) for name, learner in arms.items()}
     return Arms(arms, seeds=tuple(range(config.seed, config.seed + config.num_seeds)))
 
 
@@ -124,7 +128,7 @@ def _qac(config: Config, seed: int) -> Trainer:
 
 def _a2c(config: Config, seed: int) -> Trainer:
     settings = A2CConfig(
-        num_env_steps=config.num_env_steps, lr=config.actor_critic_lr,
+        num_env_steps=config.num_env_steps, num_steps=A2C_STEPS, lr=config.actor_critic_lr,
         objective=a2c(gamma=config.gamma, gae_lambda=0.95, entropy_coef=0.01), seed=seed,
     )  # fmt: skip
     updates = config.num_env_steps // (settings.num_steps * NUM_ENVS)
@@ -163,8 +167,7 @@ def _area(events: Sequence[Event], arm: str) -> float | None:
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, go.Figure]:
-    """Returns of all five with intervals."""
-    del artifacts
+    """Returns of all five with intervals, a clip of the best."""
     arms = list(dict.fromkeys(e.data["arm"] for e in events if "arm" in e.data))
     config = next((e.data["config"] for e in events if "config" in e.data), None)
     goal = None if config is None else control.threshold(config["env"])
@@ -175,4 +178,5 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
     )  # fmt: skip
     if figure is not None:
         out["returns"] = figure
+    out |= clips.figures(events, artifacts)
     return out

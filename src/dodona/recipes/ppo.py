@@ -21,7 +21,9 @@ from dodona.core.protocols import EMPTY, Event, Row, Trainer
 from dodona.core.trainer import Arms
 from dodona.errors import ConfigError
 from dodona.objectives import ppo
+from dodona.recipes import _clips as clips
 from dodona.recipes import _control as control
+from dodona.recipes._kept import keeping
 from dodona.rl import Evaluation, PPOConfig, make_env, ppo_trainer
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
@@ -129,7 +131,10 @@ PRESETS: Mapping[str, Config] = {
 
 def build(config: Config) -> Trainer:
     """Every task with every seed, one after another."""
-    arms = {env_id: functools.partial(_run, config, env_id) for env_id in _env_ids(config)}
+    arms = {
+        env_id: keeping(env_id, functools.partial(_run, config, env_id))
+        for env_id in _env_ids(config)
+    }
     _run(
         config, next(iter(arms)), config.seed
     )  # a wrong id or setting is said before anything runs
@@ -185,8 +190,7 @@ def judge(events: Sequence[Event]) -> list[Row]:
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, go.Figure]:
-    """Returns with intervals per task; how far the policy moves, and how well the critic explains."""
-    del artifacts
+    """Returns with intervals and a clip per task; how far the policy moves, how well the critic explains."""
     arms, out = _arms(events), {}
     for env_id in arms:
         goal = control.threshold(env_id)
@@ -200,6 +204,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
         )  # fmt: skip
         if figure is not None:
             out[f"returns {env_id}"] = figure
+    out |= clips.figures(events, artifacts)
     for name, metric, title, y in (
         ("clipped", "policy/clip_fraction", "As lr falls, fewer and fewer steps are cut off by the clip", "share of ratios outside 1 +- eps"),
         ("divergence", "policy/kl_old", "Nothing but the clip holds it, and the policy moves little per collection", "KL(old || new), k3 (nats)"),

@@ -11,9 +11,17 @@ from importlib import import_module
 from typing import Any
 
 _ROOMS = {
+    "ablation": (
+        "Ablation", "AblationTask", "Effect", "ablate", "ablation_arms", "ablation_effects",
+    ),
+    "action_critics": ("ActionCritics",),
+    "action_noise": ("ActionNoise",),
     "actor_critic": ("A2CConfig", "QACConfig", "TwoTimeScales", "a2c_trainer", "qac_trainer"),
+    "atari": ("wrap_atari",),
     "batch_td": ("BatchMC", "BatchTD"),
+    "ddpg": ("DDPGConfig", "TD3Config", "ddpg_trainer", "td3_trainer"),
     "differential": ("DifferentialQLearning", "DifferentialSarsa", "RLearning"),
+    "dpg": ("CompatibleCritic", "DPGConfig", "dpg_trainer"),
     "dqn": ("DQNConfig", "dqn_trainer"),
     "dyna": ("DynaQ", "PrioritizedDyna", "ReplayQLearning"),
     "env_check": ("EnvReport", "check_env"),
@@ -26,13 +34,19 @@ _ROOMS = {
         "FittedQ", "GradientMC", "GradientTD", "LSPI", "LSTD", "LSTDQ", "QLearningLinear",
         "SarsaLinear", "TDLinear",
     ),
+    "off_policy": ("OffPolicyConfig", "OffPolicyObjective", "off_policy_trainer", "require_support"),
     "off_policy_td": ("OffPolicyNStep", "QSigma", "Retrace", "TreeBackup"),
     "on_policy": ("EnvTrainer", "Evaluation", "TableCritic"),
+    "overestimation": ("ValueBias", "value_bias"),
     "ppo": ("PPOConfig", "ppo_trainer"),
+    "ppo_detailed": ("detailed_trainer",),
+    "ppo_details": ("PPODetails",),
+    "ppo_penalty": ("KLPenalty", "PenalizedUpdate"),
     "reinforce": ("ReinforceConfig", "reinforce_trainer"),
     "native.fused_rollout": ("FusedCollector",),
     "native.native_env": ("NativeEnv",),
     "normalizer": ("Normalizer",),
+    "recurrent": ("RecurrentCollector", "evaluate_recurrent"),
     "rollout": ("EnvCollector", "EpisodeCollector", "collect"),
     "q_networks": ("EpsilonGreedy", "QNetwork"),
     "replay": ("ReplayBuffer",),
@@ -40,6 +54,10 @@ _ROOMS = {
     "td": (
         "DoubleQLearning", "ExpectedSarsa", "MonteCarlo", "NStepExpectedSarsa", "NStepSarsa", "NStepTD",
         "QLearning", "Sarsa", "SarsaLambda", "SpeedyQLearning", "TD0", "TDLambda", "WatkinsQLambda",
+    ),
+    "trpo": (
+        "StepReport", "TRPOConfig", "TrustRegion", "TrustRegionUpdate", "npg_trainer", "trpo_objective",
+        "trpo_trainer", "trust_region_step",
     ),
 }  # fmt: skip
 _HOME = {name: file for file, names in _ROOMS.items() for name in names}

@@ -7,15 +7,14 @@ Source: ours.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALL = 10_000_000  # weights times rows of a pass, below which the barriers of threads cost more than they save
+from dodona.core.threads import few_threads  # noqa: F401
 
 # share of the running means of g and g^2 that a step keeps
 KEPT = {"adam": (0.9, 0.999), "rmsprop": (0.95, 0.95)}
@@ -98,21 +97,3 @@ class FlatOptimizer:
         self.num_steps = state["num_steps"]
         self.mean.copy_(state["mean"])
         self.square.copy_(state["square"])
-
-
-@contextmanager
-def few_threads(size: int) -> Iterator[None]:
-    """One thread for operations on ``size`` weights times rows, if that is little; what was set comes back.
-
-    On a busy machine threads that wait for each other at every tiny operation are ten times slower than one.
-    """
-    if size >= SMALL:
-        yield
-        return
-    before = torch.get_num_threads()
-    # even where it says 1 already: another user of OpenMP may have told OpenMP so, and not MKL
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,6 +19,17 @@ from dodona.rl._gymnasium_rows import CartPoleRows
 from dodona.rl.gymnasium_env import GymnasiumEnv
 
 CARTPOLE = ("CartPole-v0", "CartPole-v1")
+NAMESPACES = {"ALE": "ale_py"}
+"""Namespace of ids -> the package that registers them when it is imported."""
+INSTALLS = {
+    "box2d": "pip install 'gymnasium[box2d]'",
+    "mujoco-py": "pip install gymnasium-robotics",
+    "gymnasium-robotics": "pip install gymnasium-robotics",
+    "mujoco": "pip install 'gymnasium[mujoco]'",
+    "ale_py": "pip install 'gymnasium[atari]'",
+    "pygame": "pip install 'gymnasium[classic-control]'",
+}
+"""Word in an error -> what installs what it misses; the first that fits."""
 MANY = 8  # rows from which CartPole's vector version is faster than single ones
 
 
@@ -40,16 +51,39 @@ def from_id(
         # its checker looks for what is checked here, at every step and not at the first only
         return gymnasium.make(env_id, max_episode_steps=max_episode_steps, disable_env_checker=True)
 
+    namespace = env_id.rpartition(":")[2].partition("/")[0]
+    if namespace in NAMESPACES and not any(
+        x.startswith(f"{namespace}/") for x in gymnasium.registry
+    ):
+        _register(env_id, NAMESPACES[namespace])
     try:
         return GymnasiumEnv([make] * num_envs, seed=seed, device=device, id=env_id)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise InputError(f"the environment '{env_id}' can not be made: {error}") from None
+        raise MissingDependencyError(_missing(env_id, error)) from None
     except gymnasium.error.Error as error:
         hint = nearest(env_id, gymnasium.registry)
         hint = hint if hint.startswith("Did") else "gymnasium.pprint_registry() lists all."
         raise InputError(
             f"Gymnasium has no environment '{env_id}' ({type(error).__name__}). {hint}"
         ) from None
+
+
+def _register(env_id: str, package: str) -> None:
+    """Import the package that registers a namespace of ids."""
+    try:
+        gymnasium.register_envs(import_module(package))
+    except ImportError as error:
+        raise MissingDependencyError(_missing(env_id, error)) from None
+
+
+def _missing(env_id: str, error: Exception) -> str:
+    """What to install; Gymnasium says so itself for most."""
+    said = " ".join(str(error).split()).rstrip(".")
+    fits = (line for name, line in INSTALLS.items() if name.lower() in said.lower())
+    line = None if "pip install" in said else next(fits, None)
+    return f"the environment '{env_id}' can not be made: {said}." + (
+        f" Run: {line}" if line else ""
+    )
 
 
 def from_envpool(

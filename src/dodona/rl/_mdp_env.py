@@ -63,7 +63,7 @@ class MDPEnv:
         self._steps = np.zeros(num_envs, dtype=np.int64)
 
     @property
-    def feasible(self) -> Bool[Tensor, "S A"]:
+    def feasible(self) -> Bool[Tensor, "S A"] | None:
         every = (self._pair_of >= 0) | self._terminal[:, None]
         return torch.from_numpy(every).to(self.device)
 
@@ -117,10 +117,11 @@ class MDPEnv:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises: CheckpointError: another number of rows, or states that this model does not have."""
         states = np.array(state["states"], dtype=np.int64)
-        if len(states) != self.num_envs or states.max() >= self.num_states:
+        S = len(self._terminal)
+        if len(states) != self.num_envs or states.max() >= S:
             raise CheckpointError(
                 f"the checkpoint holds {len(states)} rows in states up to {states.max()}, this environment "
-                f"has {self.num_envs} rows and {self.num_states} states. Resume with the run's own config."
+                f"has {self.num_envs} rows and {S} states. Resume with the run's own config."
             )
         self.seed, self._states = int(state["seed"]), states
         self._words = np.array(state["words"], dtype=np.uint64)

@@ -31,7 +31,14 @@ from dodona.core.updates import BoundUpdate, GradientUpdate, Objective
 from dodona.errors import InputError
 from dodona.objectives import PolicyObjective, a2c, continuation, sarsa_target
 from dodona.rl.environments import Env
-from dodona.rl.on_policy import EnvTrainer, Evaluation, count_updates, evaluated, networks
+from dodona.rl.on_policy import (
+    EnvTrainer,
+    Evaluation,
+    count_updates,
+    evaluated,
+    networks,
+    step_collector,
+)
 from dodona.rl.q_networks import QNetwork
 from dodona.rl.rollout import EnvCollector
 
@@ -130,7 +137,7 @@ def a2c_trainer(
     )
     return EnvTrainer(
         policy,
-        EnvCollector(env, config.num_steps, critic=critic, seed=config.seed),
+        step_collector(policy, env, config.num_steps, critic=critic, seed=config.seed),
         config.objective,
         update=GradientUpdate(
             optimizer=config.optimizer,

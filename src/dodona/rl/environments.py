@@ -29,10 +29,19 @@ from dodona.errors import InputError, NonFiniteError, ShapeError, nearest
 from dodona.mdp.model import MDP
 
 BACKENDS = ("auto", "native", "gymnasium", "envpool")
-NATIVE: Mapping[str, str] = dict.fromkeys(
-    ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1"),
-    "dodona.rl.native.native_env:NativeEnv",
-)
+_OF_THE_HOUSE = {
+    "native_env:NativeEnv": (
+        "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1",
+    ),
+    "finite_worlds:WorldEnv": (
+        "CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "GridWorld-v0", "Catch-v0", "DeepSea-v0",
+        "Bandit-v0", "ContextualBandit-v0", "Tokens-v0",
+    ),
+    "lqr_env:lqr_env": ("LQR-v0",),
+}  # fmt: skip
+NATIVE: Mapping[str, str] = {
+    env_id: f"dodona.rl.native.{place}" for place, ids in _OF_THE_HOUSE.items() for env_id in ids
+}
 """Environments of the house: id -> "module:factory"; factory(id, num_envs, *, seed, device, max_episode_steps)."""
 
 
@@ -71,7 +80,7 @@ class Env(Protocol):
     num_states: observations are 0..num_states-1, or None.
     num_actions: actions are int64 [B] in 0..num_actions-1, or None.
     action_dim, action_low, action_high: actions are float32 [B, action_dim] within the bounds, or None.
-    max_episode_steps: the time limit where it is known.
+    max_episode_steps: the time limit, None where there is none or it is not known.
     device: where observations and rewards are.
     """
 
@@ -126,15 +135,16 @@ def make_env(
         seed: a whole number >= 0. What copy n does depends on (seed, n) and its actions, not on num_envs
             (Gymnasium's CartPole for many agrees with single ones to rounding; EnvPool has its own way
             with seeds; two backends draw different numbers).
-        backend: "native" = the classic control tasks, compiled, by Gymnasium's equations; "gymnasium";
-            "envpool"; "auto" = native where there is one, else Gymnasium.
+        backend: "native" = the tasks of NATIVE, compiled: classic control by Gymnasium's equations, finite
+            worlds (Gymnasium's and bsuite's among them), a regulator; "gymnasium"; "envpool"; "auto" = native
+            where there is one, else Gymnasium.
         device: where observations and rewards are wanted.
         max_episode_steps: episodes are truncated there; None: the environment's own limit.
     Raises:
         InputError: unknown id (the nearest is named), spaces that no policy here can use, backend.
         MissingDependencyError: envpool, or what the environment itself needs.
     Source: see the module.
-    Oracle: the environment itself, stepped alone (tests/rl/test_gymnasium_env.py, test_native.py).
+    Oracle: the environment itself, stepped alone (tests/rl/test_gymnasium_env.py, test_native.py, native/).
     Cost: native some 50 ns per row; else of the environment, and the adaptor adds some 30 microseconds per call.
     """
     check_count(num_envs=num_envs, max_episode_steps=max_episode_steps)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dodona.core.inputs import check_count
 from dodona.core.rng import Streams
+from dodona.core.threads import few_threads, num_weights
 from dodona.errors import CheckpointError, InputError, SamplingError
 from dodona.rl.environments import Env, Step
 
@@ -145,6 +146,18 @@ def evaluate(
             f"greedy needs a policy with distribution(obs), got a {type(policy).__name__}. Give a function "
             "that is greedy itself."
         )
+    with few_threads(num_weights(policy) * env.num_envs):
+        return _evaluated(policy, env, num_episodes, seed, greedy, normalizer)
+
+
+def _evaluated(
+    policy: Any,
+    env: Env,
+    num_episodes: int,
+    seed: int,
+    greedy: bool,
+    normalizer: "Normalizer | None",
+) -> EpisodeStats:
     rng = Streams(seed).numpy("evaluate")
     returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
     terminated = np.zeros(num_episodes, dtype=bool)

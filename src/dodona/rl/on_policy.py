@@ -4,7 +4,7 @@ Source: ours.  Not here: the loop itself (core/policy_trainer.py), collectors (r
 (reinforce.py, actor_critic.py, ppo.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dodona.core.inputs import check_count
-from dodona.core.optimizers import trained_parameters
-from dodona.core.policy_trainer import PolicyTrainer
-from dodona.core.protocols import Event
+from dodona.core.policy_trainer import PolicyTrainer as EnvTrainer  # noqa: F401
 from dodona.errors import ConfigError, InputError
 from dodona.policies import MLPCritic, MLPPolicy, TablePolicy
-from dodona.rl._flat import few_threads
 from dodona.rl.environments import Env
 from dodona.rl.episodes import evaluate
 from dodona.rl.normalizer import Normalizer
+from dodona.rl.rollout import EnvCollector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +62,6 @@ class Evaluation:
             }
 
         return evaluated
-
-
-class EnvTrainer(PolicyTrainer):
-    """A PolicyTrainer of small networks in environments: one thread where several would only wait.
-
-    Most of its time goes into forward passes of one row per environment, which are so short that threads
-    spend theirs at barriers, on a busy machine ten times longer than the work. What torch was set to comes
-    back with every event.
-
-    Args: as PolicyTrainer, whose collector has an ``env``.
-    Source: ours.  Oracle: PolicyTrainer's events (tests).
-    """
-
-    def __iter__(self) -> Iterator[Event]:
-        weights = sum(p.numel() for p in trained_parameters(self.policy, self.critic))
-        walk = super().__iter__()
-        while True:
-            with few_threads(weights * self.collector.env.num_envs):
-                event = next(walk, None)
-            if event is None:
-                return
-            yield event
 
 
 class TableCritic(nn.Module):
@@ -134,6 +110,24 @@ def networks(
             TableCritic(env.num_states) if numbered else MLPCritic.for_env(env, seed=2 * seed + 1)
         )
     return policy, critic
+
+
+def step_collector(
+    policy: Any, env: Env, num_steps: int, *, critic: Any = None, normalizer: Normalizer | None = None,
+    seed: int = 0,
+) -> Any:  # fmt: skip
+    """num_steps of every row per call: a FusedCollector where policy, environment and critic allow it, else
+    an EnvCollector. Equal laws, other draws.
+
+    Args: as EnvCollector.
+    Source: ours.  Oracle: rl.native.fused_rollout.obstacle.
+    """
+    from dodona.rl.native.fused_rollout import FusedCollector, obstacle
+
+    fits = obstacle(policy, env, critic) is None
+    return (FusedCollector if fits else EnvCollector)(
+        env, num_steps, critic=critic, normalizer=normalizer, seed=seed
+    )
 
 
 def count_updates(num_env_steps: int, per_update: int, what: str) -> int:

@@ -5,7 +5,7 @@
 
     L = E[min(r A, clip(r, 1 - eps, 1 + eps) A)] - value loss + entropy bonus,   r = pi / pi_old,  A by GAE
 
-All of it is wiring: an EnvCollector, the objective ``ppo()`` and a GradientUpdate over single steps. Every
+All of it is wiring: a collector of steps, the objective ``ppo()`` and a GradientUpdate over single steps. Every
 other PolicyObjective that reads steps goes in its place.
 
 Not here: the loss (objectives), the same method for language (language.rlhf), trust regions (trpo.py).
@@ -28,8 +28,14 @@ from dodona.errors import ConfigError
 from dodona.objectives import PolicyObjective, explained_variance, ppo
 from dodona.rl.environments import Env
 from dodona.rl.normalizer import Normalizer
-from dodona.rl.on_policy import EnvTrainer, Evaluation, count_updates, evaluated, networks
-from dodona.rl.rollout import EnvCollector
+from dodona.rl.on_policy import (
+    EnvTrainer,
+    Evaluation,
+    count_updates,
+    evaluated,
+    networks,
+    step_collector,
+)
 
 __all__ = ["PPOConfig", "ppo_trainer"]
 
@@ -178,7 +184,9 @@ def ppo_trainer(
     )
     return EnvTrainer(
         policy,
-        EnvCollector(env, config.num_steps, critic=critic, normalizer=normalizer, seed=config.seed),
+        step_collector(
+            policy, env, config.num_steps, critic=critic, normalizer=normalizer, seed=config.seed
+        ),
         _Running(objective, num_updates if config.anneal_clip else None),
         update=update,
         critic=critic,
@@ -196,8 +204,15 @@ class _Running:
 
     def __init__(self, objective: PolicyObjective, num_updates: int | None):
         self.objective, self.num_updates = objective, num_updates
-        self.done, self.current, self.numbers = 0, objective, {}
-        for name in ("needs_critic", "needs_reference", "needs_entropy", "needs_kl", "reduction"):
+        self.done, self.current = 0, objective
+        for name in (
+            "needs_critic",
+            "needs_reference",
+            "needs_entropy",
+            "needs_kl",
+            "reduction",
+            "reads",
+        ):
             setattr(self, name, getattr(objective, name))
 
     def prepare(self, batch: Batch, *, moments: RunningMoments | None = None) -> Batch:
@@ -210,13 +225,18 @@ class _Running:
         batch = self.current.prepare(batch, moments=moments)
         if batch.values is not None and batch.returns is not None:
             share = explained_variance(batch.values, batch.returns, batch.mask)
-            # returns that do not vary leave nothing to explain
-            self.numbers = {"value/explained": share} if math.isfinite(share) else {}
+            if math.isfinite(share):  # returns that do not vary leave nothing to explain
+                metrics = dict(batch.info.get("metrics", {})) | {"value/explained": share}
+                batch = batch.replace(info={**batch.info, "metrics": metrics})
         return batch
 
     def __call__(self, logp: Tensor, batch: Batch, **given: Any) -> tuple[Tensor, dict[str, float]]:
-        loss, numbers = self.current(logp, batch, **given)
-        return loss, numbers | self.numbers
+        return self.current(logp, batch, **given)
+
+    def measured(
+        self, logp: Tensor, batch: Batch, **given: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.current.measured(logp, batch, **given)
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": self.done}

@@ -23,6 +23,7 @@ from torch import Tensor
 from dodona.core.batch import Batch
 from dodona.core.inputs import check_count
 from dodona.core.rng import Streams
+from dodona.core.threads import few_threads, num_weights
 from dodona.errors import InputError, SamplingError, ShapeError
 from dodona.rl.environments import Env
 from dodona.rl.episodes import PATIENCE, EpisodeRecorder, EpisodeStats, act, env_actions, evaluate
@@ -232,6 +233,14 @@ def _play(
     episodes: EpisodeRecorder,
 ) -> tuple[Batch, Tensor]:
     """(batch, what to act on next) after num_steps, or, with None, when every row has ended an episode."""
+    with few_threads(num_weights(policy) * env.num_envs):
+        return _steps(policy, env, obs, num_steps, rng, normalizer, episodes)
+
+
+def _steps(
+    policy: Any, env: Env, obs: Tensor, num_steps: int | None, rng: Any, normalizer: Normalizer | None,
+    episodes: EpisodeRecorder,
+) -> tuple[Batch, Tensor]:  # fmt: skip
     columns: list[tuple[Tensor | None, ...]] = []
     alive = torch.ones(env.num_envs, dtype=torch.bool, device=obs.device)
     while len(columns) < num_steps if num_steps is not None else bool(alive.any()):

@@ -9,6 +9,7 @@ from dodona.runs.drive import Interrupted, drive
 from dodona.runs.events import read_events
 from dodona.runs.folder import RunFolder
 from dodona.runs.report import write_comparison, write_report
+from dodona.runs.trackers import tracking
 
 __all__ = [
     "Interrupted",
@@ -20,6 +21,7 @@ __all__ = [
     "make_config",
     "read_events",
     "save_checkpoint",
+    "tracking",
     "write_comparison",
     "write_report",
 ]

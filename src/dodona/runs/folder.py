@@ -70,7 +70,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, *, out: str | Path = "runs") -> "RunFolder":
-        """An existing run: its folder, or "latest" for the newest under ``out``.
+        """An existing run: its folder, its id (date-time-hash) under ``out``, or "latest" for the newest there.
 
         Raises: DataError: no such run.
         """
@@ -79,12 +79,15 @@ class RunFolder:
             if not runs:
                 raise DataError(f"there is no run under {Path(out)}. Start one with: dodona run")
             return cls(max(runs, key=_age))
-        if not (Path(path) / "config.json").is_file():
-            raise DataError(
-                f"{path} is not a run: it has no config.json. A run's folder looks like "
-                "runs/<recipe>/<date-time>-<hash>; 'latest' takes the newest."
-            )
-        return cls(Path(path))
+        if (Path(path) / "config.json").is_file():
+            return cls(Path(path))
+        named = [p.parent for p in Path(out).glob("*/*/config.json") if p.parent.name == str(path)]
+        if named:
+            return cls(named[0])
+        raise DataError(
+            f"{path} is not a run: it has no config.json. A run's folder looks like "
+            "runs/<recipe>/<date-time>-<hash>; 'latest' takes the newest."
+        )
 
     @property
     def recipe(self) -> str:

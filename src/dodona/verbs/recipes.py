@@ -4,6 +4,7 @@ Source: ours.  Not here: the run itself (runs/), the experiments (recipes/).
 """
 
 import argparse
+import contextlib
 import dataclasses
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
         sets=arguments.set,
         flags=flags,
     )
+    _require_tracker(arguments)
     say(f"{name}: {_claim(recipe)}")
     say(f"budget: preset {arguments.preset}, {BUDGETS.get(arguments.preset, 'its own')}")
     trainer = recipe.build(config)  # before the folder: bad input must not leave one behind
@@ -67,6 +69,7 @@ def resume_run(arguments: argparse.Namespace) -> int:
 
     folder = RunFolder.open(arguments.run, out=arguments.out)
     recipe, saved = recipes.load(folder.recipe), folder.config
+    _require_tracker(arguments)
     folder.check_inputs()  # before it is built: a changed file may not even build
     config = make_config(recipe.Config, flags=saved)
     # flags of None mean "not given"; here they were given
@@ -80,13 +83,19 @@ def _drive(
 ) -> int:
     from dodona.runs import Interrupted, drive, write_report
     from dodona.runs.progress import Progress
+    from dodona.runs.trackers import tracking
 
     say(f"writing to {folder.path}")
     try:
-        with spoken_warnings(), Progress() as progress:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(spoken_warnings())
+            tracker = arguments.tracker
+            track = [stack.enter_context(tracking(tracker, folder))] if tracker else []
+            progress = stack.enter_context(Progress())
             events = drive(
-                folder.recipe, trainer, folder, progress=progress.show, stopping=progress.stopping
-            )
+                folder.recipe, trainer, folder, trackers=track, progress=progress.show,
+                stopping=progress.stopping,
+            )  # fmt: skip
         rows = [dataclasses.asdict(row) for row in recipe.judge(events)]
         result = {
             "recipe": folder.recipe,
@@ -129,6 +138,14 @@ def report_runs(arguments: argparse.Namespace) -> int:
     else:
         print(write_report(folders[0], recipes.load(folders[0].recipe)))
     return 0
+
+
+def _require_tracker(arguments: argparse.Namespace) -> None:
+    """Its package is there, before anything is written."""
+    if arguments.tracker:
+        from dodona.runs.trackers import require_tracker
+
+        require_tracker(arguments.tracker)
 
 
 def _claim(recipe: ModuleType) -> str:
