@@ -36,7 +36,8 @@ class StackedUpdate:
         config = _common(trainers)
         self.config, self.trainers = config, list(trainers)
         first = trainers[0]
-        self.policy, self.critic = first.policy, first.critic
+        self.policy: Any = first.policy
+        self.critic: Any = first.critic
         self.places = _places(first)
         rows = [_flat(t) for t in trainers]
         self.weights = torch.stack(rows).requires_grad_()
@@ -50,7 +51,7 @@ class StackedUpdate:
         Raises: InputError: batches of other sizes, or with masked steps.
         """
         config, trainers = self.config, self.trainers
-        objective = trainers[0].objective
+        objective: Any = trainers[0].objective
         batches = [b.only(*objective.reads) for b in prepared]
         if config.unit == "steps":
             batches = [b.flatten() for b in batches]
@@ -126,7 +127,8 @@ class StackedUpdate:
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             # the mask is everybody's: all steps count
             batch = Batch(
-                **columns, mask=torch.ones(columns["actions"].shape[: self._axes], dtype=torch.bool)
+                **dict[str, Any](columns),
+                mask=torch.ones(columns["actions"].shape[: self._axes], dtype=torch.bool),
             )
             law = functional_call(self.policy, self._of(weights, "policy"), (batch.obs,))
             logp = law.log_prob(batch.actions)

@@ -94,7 +94,7 @@ class Config:
     num_cg_iters: int = 10
     """products with the Fisher matrix per step"""
     damping: float = 1e-2
-    """of the direction, times the mean of the Fisher matrix's diagonal"""
+    """of the direction, times the curvature along the gradient"""
     gamma: float | None = None
     """discount in [0, 1]; none: the task's own"""
     compare: bool = True
@@ -207,8 +207,11 @@ def judge(events: Sequence[Event]) -> list[Row]:
         share, taken = (_steps(events, arm, f"trust/{name}") for name in ("kl_share", "accepted"))
         if not len(share):
             continue
-        rows.append(Row(name=f"{arm}: largest KL of a step over max_kl", measured=round(float(share.max()), 4), expected="<= 1", verdict=control.verdict(share.max() <= 1.0)))  # fmt: skip
-        rows.append(Row(name=f"{arm}: share of steps taken", measured=round(float(taken.mean()), 4), expected=">= 0.95", verdict=control.verdict(taken.mean() >= 0.95)))  # fmt: skip
+        most, often = float(share.max()), float(taken.mean())
+        rows += [
+            Row(name=f"{arm}: largest KL of a step over max_kl", measured=round(most, 4), expected="<= 1", verdict=control.verdict(most <= 1.0)),
+            Row(name=f"{arm}: share of steps taken", measured=round(often, 4), expected=">= 0.95", verdict=control.verdict(often >= 0.95)),
+        ]  # fmt: skip
         if method == EXACT:
             spent = float(np.median(share[taken > 0])) if taken.any() else 0.0
             rows.append(Row(name=f"{arm}: share of the radius a step spends, median", measured=round(spent, 4), expected=">= 0.99", verdict=control.verdict(spent >= 0.99)))  # fmt: skip

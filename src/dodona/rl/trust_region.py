@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,7 +25,6 @@ from dodona.core.distributed import all_sum, world_size
 from dodona.core.inputs import check_choice, check_count, check_finite, check_range
 from dodona.core.optimizers import trained_parameters
 from dodona.core.protocols import Policy
-from dodona.core.rng import counter_uniform
 from dodona.core.updates import Objective
 from dodona.errors import InputError
 from dodona.objectives.objective import PolicyObjective
@@ -60,7 +58,9 @@ class TrustRegion:
     damping: float = 1e-2
     """added to the diagonal of F for the direction, not for the length"""
     damping_kind: Literal["relative", "absolute"] = "relative"
-    """relative: times tr F / P, the mean of the diagonal; other code bases have 0.1 absolute"""
+    """relative: times g^T F g / g^T g, the curvature along the gradient. Of tr F / P, the mean of the diagonal, a
+    hundredth is next to nothing where there are more parameters than states: steps leave the model and are refused.
+    Other code bases have 0.1 absolute"""
     radius: Literal["backtrack", "exact", "quadratic"] = "backtrack"
     """backtrack: from the quadratic length down; exact: from where the true KL is 0.99 to 1 of max_kl;
     quadratic: that length and no test, the natural policy gradient"""
@@ -169,7 +169,7 @@ def take_step(
     )
     damping = region.damping
     if damping and region.damping_kind == "relative":
-        damping *= _mean_diagonal(product, gradient)
+        damping *= _curvature(product, gradient)
     direction, info = conjugate_gradient(
         lambda v: torch.add(product(v), v, alpha=damping), gradient, num_iters=region.num_cg_iters
     )
@@ -365,12 +365,10 @@ def _constant(batch: Batch) -> bool:
     return bool(spread[0] <= torch.finfo(batch.advantages.dtype).eps * spread[1])
 
 
-def _mean_diagonal(product: Callable[[Tensor], Tensor], like: Float[Tensor, "P"]) -> float:
-    """tr F / P, estimated by z^T F z of one vector of signs, the same at every step and in every process."""
-    z = torch.from_numpy(np.where(counter_uniform(0, np.arange(len(like))) < 0.5, -1.0, 1.0)).to(
-        like
-    )
-    return max(float(z @ product(z)), 0.0) / len(like)
+def _curvature(product: Callable[[Tensor], Tensor], v: Float[Tensor, "P"]) -> float:
+    """v^T F v / v^T v, at least 0."""
+    along = v / v.norm()
+    return max(float(along @ product(along)), 0.0)
 
 
 def _angle(a: Tensor, b: Tensor) -> float:

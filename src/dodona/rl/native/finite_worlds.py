@@ -239,7 +239,7 @@ def tokens() -> MDP:
     The 40 answers, 4 of them right, are those of the language family's reference problem.
 
     Source: the token view of language models, Ramamurthy et al. 2023, arXiv:2210.01241, sec. 3.1.
-    Oracle: oracles.sequences.tm40.  Cost: O(S).
+    Oracle: oracles.sequences.  Cost: O(S).
     """
     histories: list[tuple[int, ...]] = [()]
     for length in range(1, LENGTH):
