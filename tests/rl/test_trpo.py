@@ -234,7 +234,6 @@ def test_min_gain_asks_for_a_share_of_what_is_predicted():
 def test_an_update_is_a_step_and_then_regression_by_hand():
     trainer = trpo_trainer(None, cartpole(), config=SMALL)
     policy, critic = copy.deepcopy(trainer.policy), copy.deepcopy(trainer.critic)
-    begun = copy.deepcopy(policy)
     batch = trainer.collector.collect(trainer.policy)
     prepared = trainer.objective.prepare(batch)
     trust_region_step(policy, prepared.flatten())
@@ -249,9 +248,7 @@ def test_an_update_is_a_step_and_then_regression_by_hand():
     metrics = trainer.update(batch)
     assert torch.allclose(weights(trainer.policy), weights(policy), atol=1e-5)
     assert torch.allclose(weights(trainer.critic), weights(critic), atol=1e-5)
-    # by hand or not, the same draws are accepted or refused
-    moved = not torch.equal(weights(policy), weights(begun))
-    assert metrics["trust/accepted"] == float(moved) and metrics["trust/kl_share"] <= 1
+    assert metrics["trust/accepted"] == 1 and 0 < metrics["trust/kl_share"] <= 1
     assert {"trust/improvement", "trust/predicted", "trust/cg_residual", "trust/angle_to_gradient",
             "trust/backtracks", "loss/value", "value/explained", "guard/skipped"} <= set(metrics)  # fmt: skip
 
@@ -384,7 +381,7 @@ def test_two_processes_equal_one(tmp_path):
     [
         (lambda b: b.replace(logp_old=None), InputError, "needs batch.logp_old, and the batch has none"),
         (lambda b: b.replace(advantages=None), InputError, r"advantages, .* Call objective.prepare"),
-        (lambda b: b.replace(logp_old=b.logp_old + 0.5), InputError, "by up to 0.5 nats before the step.*One|One step"),
+        (lambda b: b.replace(logp_old=b.logp_old + 0.5), InputError, "by up to 0.5 nats before the step.*Take one step"),
         (lambda b: b.select([0]), InputError, "1 counted steps: a batch of one"),
         (lambda b: b.replace(advantages=b.advantages * torch.nan), NonFiniteError, "advantages"),
         (lambda b: b.replace(advantages=b.advantages / 0.0), NonFiniteError, "advantages"),
@@ -393,7 +390,7 @@ def test_two_processes_equal_one(tmp_path):
 def test_batches_that_are_no_ground_to_stand_on_are_named(change, error, message):
     policy, batch = problem()
     start = weights(policy).clone()
-    with pytest.raises(error, match=message.replace("One|One", "Take one")):
+    with pytest.raises(error, match=message):
         trust_region_step(policy, change(batch))
     assert torch.equal(weights(policy), start)
 

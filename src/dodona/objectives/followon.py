@@ -81,10 +81,10 @@ def follow_on(
         # a reset row is stepped over, but the row that was cut before it has ended the trace
         ahead = np.where(counts[t], np.where(over[t], 0.0, weights[t] * trace[t]), ahead)
     with np.errstate(over="ignore"):
-        answers = tuple(np.asarray(x).astype(given.dtype) for x in (np.moveaxis(trace, 0, time_dim), ahead))  # fmt: skip
-    check_finite(trace=answers[0], carry=answers[1])
+        found = np.moveaxis(trace, 0, time_dim).astype(given.dtype)
+        onward = np.asarray(ahead).astype(given.dtype)
+    check_finite(trace=found, carry=onward)
     if not is_tensor(log_ratio):
-        return answers
-    found = (torch.from_numpy(np.ascontiguousarray(x)).to(log_ratio.device) for x in answers)
-    trace_out, carry_out = found
-    return trace_out, carry_out
+        return found, onward
+    tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in (found, onward)]
+    return tensors[0].to(log_ratio.device), tensors[1].to(log_ratio.device)

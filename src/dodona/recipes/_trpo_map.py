@@ -89,9 +89,13 @@ def figure(events: Sequence[Event]) -> go.Figure | None:
     if found is None:
         return None
     start = np.array(found["start"])
-    ends = np.array(list(found["ends"].values()))
-    low = np.minimum(start, ends.min(axis=0)) - 0.9
-    high = np.maximum(start, ends.max(axis=0)) + 0.9
+    angle = np.linspace(0.0, 2 * np.pi, 181)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    root = np.linalg.cholesky(np.array(found["fisher"])).T
+    oval = start[:, None] + np.sqrt(2 * MAX_KL) * np.linalg.solve(root, circle)
+    length = float(np.linalg.norm(np.array(found["ends"][EUCLID]) - start))
+    disc = start[:, None] + length * circle
+    low, high = oval.min(axis=1) - 0.4, oval.max(axis=1) + 0.4
     x, y = (np.linspace(low[i], high[i], 45) for i in (0, 1))
     told = [[_judged(np.array([a, b])) for a in x] for b in y]
     value = np.array([[t.new for t in row] for row in told])
@@ -105,17 +109,11 @@ def figure(events: Sequence[Event]) -> go.Figure | None:
         x=x, y=y, z=kl, contours={"start": MAX_KL, "end": MAX_KL, "size": 1, "coloring": "none"},
         line={"color": COLOURS[0], "width": 3}, showscale=False, name="true KL = max_kl", showlegend=True,
     )  # fmt: skip
-    angle = np.linspace(0.0, 2 * np.pi, 181)
-    circle = np.stack([np.cos(angle), np.sin(angle)])
-    root = np.linalg.cholesky(np.array(found["fisher"])).T
-    oval = start[:, None] + np.sqrt(2 * MAX_KL) * np.linalg.solve(root, circle)
-    length = float(np.linalg.norm(np.array(found["ends"][EUCLID]) - start))
-    disc = start[:, None] + length * circle
     for name, line, colour, dash in (
         ("its quadratic model", oval, COLOURS[0], "dash"), ("Euclid's ball around the gradient", disc, COLOURS[3], "dot"),
     ):  # fmt: skip
         plot.add_scatter(x=line[0], y=line[1], mode="lines", line={"color": colour, "dash": dash, "width": 1.5}, name=name)  # fmt: skip
-    symbols = ("circle", "star", "diamond", "square", "x", "triangle-up")
+    symbols = ("circle", "star", "circle-open", "square", "x", "triangle-up")
     for i, (name, end) in enumerate(found["ends"].items()):
         share = found["kl"][name] / MAX_KL
         plot.add_scatter(
@@ -125,11 +123,11 @@ def figure(events: Sequence[Event]) -> go.Figure | None:
         )  # fmt: skip
     styled(
         plot, title="The natural step goes where the law hardly moves; its radius is spent only if the length is right",
-        x="log odds of action 1 in state 0", y="log odds of action 1 in state 1", height=560,
+        x="log odds of action 1 in state 0", y="log odds of action 1 in state 1", height=620,
     )  # fmt: skip
-    plot.update_xaxes(range=[low[0], high[0]])
-    plot.update_yaxes(range=[low[1], high[1]])
-    plot.update_layout(legend={"orientation": "h", "y": -0.15})
+    plot.update_xaxes(range=[low[0], high[0]], constrain="domain", domain=[0.0, 0.5])
+    plot.update_yaxes(range=[low[1], high[1]], scaleanchor="x", constrain="domain")
+    plot.update_layout(legend={"x": 0.5, "y": 1.0})
     return plot
 
 

@@ -135,7 +135,7 @@ def trust_region_step(policy: Policy, batch: Batch, **settings: Any) -> StepRepo
         counted steps; half precision; active dropout or batch normalisation.  NonFiniteError: advantages or logp_old
         that count.  TypeError: a law without what the backend reads.
     Source: see the module.  Oracle: exact steps on tri3, golden (checks.trpo).
-    Cost: num_cg_iters + 4 products with F, one gradient, a forward pass per candidate.
+    Cost: num_cg_iters + 2 products with F, one gradient, a forward pass per candidate.
     """
     return take_step(policy, batch, SURROGATE, TrustRegion(**settings))[0]
 
@@ -179,7 +179,8 @@ def take_step(
     if scale == 0.0 or not bool(torch.isfinite(full).all()):
         return _stays("no curvature", **told), numbers
 
-    slope, found = float(gradient @ full), None
+    slope = float(gradient @ full)
+    found = None
     try:
         found = _search(line, full, old, slope, region)
     finally:
@@ -199,12 +200,8 @@ class _View:
     """A batch under the policy: its loss, and how far the law has moved since the gradient was taken."""
 
     def __init__(self, policy: Any, batch: Batch, objective: Objective, reference: Any):
-        self.policy, self.batch, self.objective, self.reference = (
-            policy,
-            batch,
-            objective,
-            reference,
-        )
+        self.policy, self.batch = policy, batch
+        self.objective, self.reference = objective, reference
         for name in ("logp_old", "advantages"):
             if getattr(batch, name) is None:
                 hint = " Call objective.prepare(batch) first." if name == "advantages" else ""
@@ -214,6 +211,7 @@ class _View:
         self.counts = batch.mask.bool()
         told = {name: getattr(batch, name)[self.counts] for name in ("logp_old", "advantages")}
         check_finite(**told)
+        self.logp_old: Any = batch.logp_old
         total = all_sum(torch.stack([self.counts.sum().double(), batch.mask.double().sum()]))
         if total[0] < 2:
             raise InputError(
@@ -226,7 +224,7 @@ class _View:
         """(grad L flat, L, numbers); the law of now is the old one from here on."""
         with torch.enable_grad():
             law, logp, loss, numbers = self._loss()
-            off = float((logp.detach() - self.batch.logp_old)[self.counts].abs().max())
+            off = float((logp.detach() - self.logp_old)[self.counts].abs().max())
             if off > RATIO_TOL:
                 raise InputError(
                     f"logp_old differs from the policy's own log-probability by up to {off:.3g} nats before the "
