@@ -14,7 +14,9 @@ from dodona.oracles import fixtures
 from dodona.policies import MLPCritic, MLPPolicy, TablePolicy
 from dodona.rl import (
     Evaluation,
+    KLPenalty,
     PPOConfig,
+    PPODetails,
     TableCritic,
     evaluate,
     make_env,
@@ -277,3 +279,28 @@ def test_bad_settings_are_named():
         ppo_trainer(None, cartpole(), critic=MLPCritic(4), config=replace(SMALL, objective=reinforce()))  # fmt: skip
     with pytest.raises(InputError, match="every must be"):
         Evaluation(env=cartpole(), every=0)
+
+
+# ---------------------------------------------------------------------- details and penalty
+def _numbers(config):
+    trainer = ppo_trainer(None, make_env("CartPole-v1", 4, seed=0), config=config)
+    return [dict(event.metrics) for event in trainer]
+
+
+def test_details_decide_where_they_are_given():
+    small = {"num_env_steps": 512, "num_steps": 32}
+    plain = PPOConfig.cleanrl(**small)
+    assert _numbers(replace(plain, details=PPODetails())) == _numbers(plain)
+    assert _numbers(replace(plain, details=PPODetails(clip_value=False))) != _numbers(plain)
+
+
+def test_a_penalty_holds_the_policy_and_needs_a_surrogate_that_does_not_clip():
+    small = {"num_env_steps": 512, "num_steps": 32, "lr": 3e-3, "anneal": False}
+    free = ppo(surrogate="unclipped")
+    loose, tight = (
+        _numbers(PPOConfig(**small, objective=free, penalty=KLPenalty(kl_coef=c, target=None)))
+        for c in (1e-6, 100.0)
+    )
+    assert sum(m["policy/kl_old"] for m in tight) < 0.2 * sum(m["policy/kl_old"] for m in loose)
+    with pytest.raises(InputError, match="clip"):
+        _numbers(PPOConfig(**small, penalty=KLPenalty()))

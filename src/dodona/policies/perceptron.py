@@ -36,6 +36,8 @@ class Perceptron(nn.Sequential):
     Cost: 2 flops per weight and row forward, 4 backward; two thirds of the time are matrix products.
     """
 
+    own_threads = True  # see core.threads.num_weights
+
     def forward(self, input: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
         """The outputs of each row."""
         plain = self._written_out(input)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.protocols import EMPTY, Event, Row, Trainer
 from dodona.core.schedules import linear
 from dodona.core.trainer import Arms
@@ -29,7 +30,7 @@ from dodona.policies import MLPPolicy
 from dodona.recipes import _clips as clips
 from dodona.recipes import _control as control
 from dodona.recipes._kept import keeping
-from dodona.rl import EnvTrainer, EpisodeCollector, Evaluation, make_env
+from dodona.rl import EpisodeCollector, Evaluation, make_env
 
 NUM_EVALUATIONS = 10
 EVAL_ROWS = 50  # environments that play an evaluation
@@ -103,7 +104,7 @@ def _run(config: Config, name: str, seed: int) -> Trainer:
     evaluation = Evaluation(
         env=eval_env, every=every, num_episodes=config.num_eval_episodes, seed=10_000 + seed
     )
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         EpisodeCollector(
             env, num_groups=config.num_groups, group_size=config.group_size, seed=seed

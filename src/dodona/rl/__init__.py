@@ -36,7 +36,7 @@ _ROOMS = {
     ),
     "off_policy": ("OffPolicyConfig", "OffPolicyObjective", "off_policy_trainer", "require_support"),
     "off_policy_td": ("OffPolicyNStep", "QSigma", "Retrace", "TreeBackup"),
-    "on_policy": ("EnvTrainer", "Evaluation", "TableCritic"),
+    "on_policy": ("Evaluation", "TableCritic"),
     "overestimation": ("ValueBias", "value_bias"),
     "ppo": ("PPOConfig", "ppo_trainer"),
     "ppo_detailed": ("detailed_trainer",),

@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dodona.core.threads import few_threads  # noqa: F401
-
 # share of the running means of g and g^2 that a step keeps
 KEPT = {"adam": (0.9, 0.999), "rmsprop": (0.95, 0.95)}
 

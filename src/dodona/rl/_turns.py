@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dodona.core.protocols import Event
 from dodona.core.rng import Streams
+from dodona.core.threads import few_threads
 from dodona.policies.deterministic import DeterministicPolicy
-from dodona.rl._flat import few_threads
 from dodona.rl.environments import Env
 from dodona.rl.episodes import EpisodeRecorder
 

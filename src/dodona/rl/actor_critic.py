@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dodona.core.batch import Batch
 from dodona.core.inputs import check_choice, check_count, check_range
 from dodona.core.optimizers import OPTIMIZERS
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.protocols import Distribution
 from dodona.core.reductions import masked_mean
 from dodona.core.rng import Streams
@@ -32,7 +33,6 @@ from dodona.errors import InputError
 from dodona.objectives import PolicyObjective, a2c, continuation, sarsa_target
 from dodona.rl.environments import Env
 from dodona.rl.on_policy import (
-    EnvTrainer,
     Evaluation,
     count_updates,
     evaluated,
@@ -116,7 +116,7 @@ def a2c_trainer(
     critic: Any = None,
     config: A2CConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by advantage actor-critic, one gradient step per num_steps steps.
 
     Args:
@@ -124,7 +124,7 @@ def a2c_trainer(
         env: make_env's; its rows are A3C's workers, in step.
         critic: obs [..., *obs_shape] -> values [...], trained along; None: MLPCritic.for_env(env).
         evaluation: episodes between updates, see Evaluation.
-    Returns: an EnvTrainer; events as PolicyTrainer says.
+    Returns: a PolicyTrainer; events as PolicyTrainer says.
     Raises: ConfigError: no collection fits into the budget.
     Source: Mnih et al. 2016, arXiv:1602.01783, sec. 4.
     Oracle: the update written out by hand (tests/rl/test_actor_critic.py).
@@ -135,7 +135,7 @@ def a2c_trainer(
     policy, critic = networks(
         policy, critic, env, needs_critic=config.objective.needs_critic, seed=config.seed
     )
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         step_collector(policy, env, config.num_steps, critic=critic, seed=config.seed),
         config.objective,
@@ -158,7 +158,7 @@ def qac_trainer(
     critic: Any = None,
     config: QACConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by the actor-critic of action values, whose critic follows Sarsa.
 
     Args:
@@ -167,7 +167,7 @@ def qac_trainer(
         critic: a module, obs [N, *obs_shape] -> q [N, num_actions], trained along; None:
             QNetwork.for_env(env).
         evaluation: episodes between updates, see Evaluation.
-    Returns: an EnvTrainer; events as PolicyTrainer says.
+    Returns: a PolicyTrainer; events as PolicyTrainer says.
     Raises: InputError: continuous actions.  ConfigError: no collection fits into the budget.
     Source: Zhao 2025, algorithm 10.1.
     Oracle: the update written out by hand; with a policy that is held, q_pi (tests/rl/test_actor_critic.py).
@@ -183,7 +183,7 @@ def qac_trainer(
     if critic is None:
         critic = QNetwork.for_env(env, seed=2 * config.seed + 1)
     step = {"unit": "steps", "max_grad_norm": config.max_grad_norm}
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         EnvCollector(env, config.num_steps, seed=config.seed),
         _QAC(policy, gamma=config.gamma, seed=config.seed),

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from dodona.core.batch import Batch
 from dodona.core.protocols import Event
 from dodona.core.rng import Streams
+from dodona.core.threads import few_threads
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.objectives.targets import double_q_target, q_learning_target
-from dodona.rl._flat import FlatOptimizer, FlatParameters, few_threads
+from dodona.rl._flat import FlatOptimizer, FlatParameters
 from dodona.rl._perceptron import Perceptron
 from dodona.rl.dqn_config import DQNConfig
 from dodona.rl.environments import Env

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dodona.core.inputs import check_count
-from dodona.core.policy_trainer import PolicyTrainer as EnvTrainer  # noqa: F401
 from dodona.errors import ConfigError, InputError
 from dodona.policies import MLPCritic, MLPPolicy, TablePolicy
 from dodona.rl.environments import Env

@@ -21,21 +21,23 @@ from torch import Tensor
 
 from dodona.core.batch import Batch
 from dodona.core.inputs import check_count, check_range
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.schedules import linear
 from dodona.core.statistics import RunningMoments
-from dodona.core.updates import GradientUpdate
+from dodona.core.updates import GradientUpdate, Update
 from dodona.errors import ConfigError
 from dodona.objectives import PolicyObjective, explained_variance, ppo
 from dodona.rl.environments import Env
 from dodona.rl.normalizer import Normalizer
 from dodona.rl.on_policy import (
-    EnvTrainer,
     Evaluation,
     count_updates,
     evaluated,
     networks,
     step_collector,
 )
+from dodona.rl.ppo_details import PPODetails
+from dodona.rl.ppo_penalty import KLPenalty, PenalizedUpdate
 
 __all__ = ["PPOConfig", "ppo_trainer"]
 
@@ -66,6 +68,11 @@ class PPOConfig:
         default_factory=lambda: ppo(gamma=0.98, gae_lambda=0.9, entropy_coef=0.01, name="fast_cpu")
     )
     """what is maximised, with gamma, gae_lambda, clip_eps and all coefficients"""
+    penalty: KLPenalty | None = None
+    """a KL penalty in place of the clip, whose coefficient may follow a target; None: none"""
+    details: PPODetails | None = None
+    """the 37 details as switches, which then decide over networks, anneal, normalize_* and the objective's scale,
+    surrogate and value_kind; None: what stands here"""
     normalize_obs: bool = False
     """observations over their running deviation, clipped at +-10"""
     normalize_rewards: bool = False
@@ -137,7 +144,7 @@ def ppo_trainer(
     critic: Any = None,
     config: PPOConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by PPO.
 
     Args:
@@ -146,7 +153,7 @@ def ppo_trainer(
         critic: obs [..., *obs_shape] -> values [...], trained along; None: MLPCritic.for_env(env).
         evaluation: episodes between updates, see Evaluation.
     Returns:
-        An EnvTrainer. Its collector holds the normaliser, if there is one. Events: as PolicyTrainer says,
+        A PolicyTrainer. Its collector holds the normaliser, if there is one. Events: as PolicyTrainer says,
         with episode/return where an episode ended, policy/... (clip fraction, k1, k3), loss/..., and
         value/explained, the share of the variance of the returns that the old critic explains.
     Raises: ConfigError: no collection fits into the budget; fewer steps than minibatches, or minibatches of
@@ -156,6 +163,12 @@ def ppo_trainer(
     Cost: per collection num_steps forward passes of num_envs rows, epochs * minibatches optimizer steps.
     """
     config = PPOConfig() if config is None else config
+    if config.details is not None:
+        from dodona.rl.ppo_detailed import detailed_trainer  # which imports this file
+
+        return detailed_trainer(
+            policy, env, details=config.details, critic=critic, config=config, evaluation=evaluation
+        )
     objective, size = config.objective, config.num_steps * env.num_envs
     what = f"num_steps {config.num_steps} times {env.num_envs} environments"
     num_updates = count_updates(config.num_env_steps, size, what)
@@ -174,7 +187,7 @@ def ppo_trainer(
             env, gamma=objective.gamma, reward_clip=10.0, normalize_obs=config.normalize_obs,
             normalize_rewards=config.normalize_rewards,
         )  # fmt: skip
-    update = GradientUpdate(
+    update: Update = GradientUpdate(
         lr=linear(config.lr, 0.0, num_updates) if config.anneal else config.lr,
         epochs=config.epochs,
         minibatches=config.minibatches,
@@ -182,7 +195,9 @@ def ppo_trainer(
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
     )
-    return EnvTrainer(
+    if config.penalty is not None:
+        update = PenalizedUpdate(update, config.penalty)
+    return PolicyTrainer(
         policy,
         step_collector(
             policy, env, config.num_steps, critic=critic, normalizer=normalizer, seed=config.seed

@@ -15,13 +15,14 @@ from typing import Any
 from torch import Tensor
 
 from dodona.core.batch import Batch
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.schedules import linear
 from dodona.core.statistics import RunningMoments
 from dodona.core.updates import GradientUpdate, Update
 from dodona.errors import ConfigError
 from dodona.rl.environments import Env
 from dodona.rl.normalizer import Normalizer
-from dodona.rl.on_policy import EnvTrainer, Evaluation, count_updates, evaluated, step_collector
+from dodona.rl.on_policy import Evaluation, count_updates, evaluated, step_collector
 from dodona.rl.ppo import PPOConfig, _Running
 from dodona.rl.ppo_details import PPODetails
 from dodona.rl.ppo_networks import detailed_networks
@@ -40,7 +41,7 @@ def detailed_trainer(
     critic: Any = None,
     config: PPOConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by PPO with these details.
 
     Args:
@@ -83,10 +84,10 @@ def detailed_trainer(
         max_grad_norm=settled.max_grad_norm,
         target_kl=settled.target_kl,
     )
-    if (penalty := getattr(config, "penalty", None)) is not None:
+    if (penalty := config.penalty) is not None:
         update = PenalizedUpdate(update, penalty)
     running: Any = _Running(objective, num_updates if settled.anneal_clip else None)
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         _collector(details, policy, critic, env, settled, normalizer),
         running if details.debug_variables else Quiet(running),
@@ -155,7 +156,7 @@ def _collector(
 def _evaluated(
     details: PPODetails, policy: Any, evaluation: Evaluation | None, normalizer: Normalizer | None
 ) -> dict[str, Any]:
-    """EnvTrainer's arguments for an evaluation; a recurrent policy is played with its memory."""
+    """PolicyTrainer's arguments for an evaluation; a recurrent policy is played with its memory."""
     if evaluation is None or not details.is_recurrent:
         return evaluated(evaluation, normalizer)
     player, watched = remembering(policy, evaluation.env)

@@ -229,7 +229,7 @@ class PPODetails:
              "the config has normalize_obs=True, and the detail of that name is off. Say it once, in the details."),
             (config.normalize_rewards and not self.scale_rewards,
              "the config has normalize_rewards=True, and scale_rewards is off. Say it once, in the details."),
-            (self.clip and getattr(config, "penalty", None) is not None,
+            (self.clip and config.penalty is not None,
              "a KL penalty is in place of the clip. Use clip=False."),
             (getattr(config, "num_seeds", 1) != 1, "details are for single runs, num_seeds=1."),
         ):  # fmt: skip

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dodona.core.inputs import check_count, check_range
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.schedules import linear
 from dodona.core.updates import GradientUpdate
 from dodona.errors import ConfigError
 from dodona.objectives import PolicyObjective, reinforce
 from dodona.rl.environments import Env
-from dodona.rl.on_policy import EnvTrainer, Evaluation, evaluated, networks
+from dodona.rl.on_policy import Evaluation, evaluated, networks
 from dodona.rl.rollout import EpisodeCollector
 
 __all__ = ["ReinforceConfig", "reinforce_trainer"]
@@ -68,7 +69,7 @@ def reinforce_trainer(
     critic: Any = None,
     config: ReinforceConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by REINFORCE, one gradient step per batch of whole episodes.
 
     Args:
@@ -78,7 +79,7 @@ def reinforce_trainer(
             has baseline="value".
         evaluation: episodes between updates, see Evaluation.
     Returns:
-        An EnvTrainer. Events: as PolicyTrainer says; episode/return is that of the batch.
+        A PolicyTrainer. Events: as PolicyTrainer says; episode/return is that of the batch.
     Raises: InputError: rows that do not divide the episodes; a critic that nothing reads.
     Source: see the module.
     Oracle: the exact gradient on three states, by enumeration and by samples (tests/rl/test_reinforce.py).
@@ -92,7 +93,7 @@ def reinforce_trainer(
         env, num_groups=config.num_episodes, group_size=1, critic=critic, seed=config.seed
     )
     lr = linear(config.lr, 0.0, config.num_updates) if config.anneal else config.lr
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         collector,
         config.objective,

@@ -33,6 +33,7 @@ from dodona.core.optimizers import (
     optimizer_state,
     trained_parameters,
 )
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.threads import few_threads, num_weights
 from dodona.core.updates import Objective, guarded_step
 from dodona.errors import CheckpointError, ConfigError, InputError
@@ -40,7 +41,6 @@ from dodona.objectives import PolicyObjective, explained_variance, value_loss
 from dodona.rl.environments import Env
 from dodona.rl.normalizer import Normalizer
 from dodona.rl.on_policy import (
-    EnvTrainer,
     Evaluation,
     count_updates,
     evaluated,
@@ -220,7 +220,7 @@ def trpo_trainer(
     critic: Any = None,
     config: TRPOConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by trust region policy optimisation.
 
     Args:
@@ -228,7 +228,7 @@ def trpo_trainer(
         env: make_env's; its rows are the parallel actors.
         critic: obs [..., *obs_shape] -> values [...], a network of its own; None: MLPCritic.for_env(env).
         evaluation: episodes between updates, see Evaluation.
-    Returns: an EnvTrainer; events as PolicyTrainer and TrustRegionUpdate say.
+    Returns: a PolicyTrainer; events as PolicyTrainer and TrustRegionUpdate say.
     Raises: ConfigError: no collection fits into the budget; more critic minibatches than steps.
         InputError: as MLPPolicy.for_env.
     Source: see the module.
@@ -253,7 +253,7 @@ def trpo_trainer(
             env, gamma=config.objective.gamma, reward_clip=10.0, normalize_obs=config.normalize_obs,
             normalize_rewards=config.normalize_rewards,
         )  # fmt: skip
-    return EnvTrainer(
+    return PolicyTrainer(
         policy,
         step_collector(
             policy, env, config.num_steps, critic=critic, normalizer=normalizer, seed=config.seed
@@ -274,7 +274,7 @@ def npg_trainer(
     critic: Any = None,
     config: TRPOConfig | None = None,
     evaluation: Evaluation | None = None,
-) -> EnvTrainer:
+) -> PolicyTrainer:
     """Learn to act by the natural policy gradient: the step of the quadratic model, without a search.
 
     Args: config: its update's radius is set to "quadratic"; step_size there gives a fixed rate instead of a

@@ -6,7 +6,7 @@ the others, unless running statistics scale what all of them see. A draw takes o
 Not here: the tasks (classic_kernels.py), running statistics (scale_kernels.py), which policies fit and what
 becomes of the buffers (fused_rollout.py).
 
-Source: tanh by Lambert's continued fraction, 1761; Box & Muller 1958.
+Source: Box & Muller 1958.
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from dodona.policies._tanh import tanh_of
 from dodona.rl._td_updates import INLINE, uniform
 from dodona.rl.native.classic_kernels import first_state, observe, put, transition
 from dodona.rl.native.scale_kernels import learn, scaled
@@ -26,10 +27,6 @@ LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 TANH, RELU, ELU = range(3)
 TILE = 4  # rows that go through a network together; four_rows has them written out
 ZERO = np.float32(0.0)
-CLIP, TWO, HALF = np.float32(9.0), np.float32(2.0), np.float32(0.5)
-# the seventh convergent of tanh: y P(y^2) / Q(y^2)
-P0, P1, P2, P3 = (np.float32(x) for x in (135135, 17325, 378, 1))
-Q1, Q2, Q3 = (np.float32(x) for x in (62370, 3150, 28))
 
 
 class Net(NamedTuple):
@@ -63,15 +60,6 @@ class Columns(NamedTuple):
     next_values: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
-
-
-@njit(**FAST)
-def squash(x):
-    """tanh to 3e-8: with y = x / 2 and t = y P / Q, tanh x = 2 t / (1 + t^2), in one division."""
-    y = min(max(x, -CLIP), CLIP) * HALF
-    z = y * y
-    p, q = y * (P0 + z * (P1 + z * (P2 + z * P3))), P0 + z * (Q1 + z * (Q2 + z * Q3))
-    return TWO * p * q / (q * q + p * p)
 
 
 @njit(**FAST)
@@ -156,7 +144,7 @@ def activate(kind, num, y, x):
     """x = f(y)."""
     if kind == TANH:
         for j in range(num):
-            x[j] = squash(y[j])
+            x[j] = tanh_of(y[j])
     elif kind == RELU:
         for j in range(num):
             x[j] = max(y[j], ZERO)
