@@ -9,9 +9,11 @@ _ROOMS = {
     "distributions": (
         "Bernoulli", "Beta", "Categorical", "DiagonalGaussian", "MultiCategorical", "SquashedGaussian",
     ),
+    "llama_names": ("from_llama", "to_llama"),
     "lstm": ("LSTMCritic", "LSTMPolicy"),
     "mlp": ("MLPCritic", "MLPPolicy"),
     "table": ("LinearPolicy", "SequenceTable", "TablePolicy"),
+    "transformer": ("TransformerConfig", "TransformerCritic", "TransformerPolicy"),
 }  # fmt: skip
 _HOME = {name: file for file, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)
