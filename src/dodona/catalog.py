@@ -65,15 +65,18 @@ METHODS: tuple[Method, ...] = (
         "Schulman et al. 2015, arXiv:1502.05477; Kakade 2001", "dodona.rl.trpo", "dodona.checks.trpo",
         ("trpo",), "full",
     ),
-    _later("rlhf-ppo-max", "language", "RLHF in three stages with PPO-max",
-           "Zheng et al. 2023, arXiv:2307.04964"),
+    Method(
+        "rlhf-ppo-max", "language", "RLHF in three stages with PPO-max",
+        "Zheng et al. 2023, arXiv:2307.04964", "dodona.language.rlhf", "dodona.checks.rlhf_ppo_max",
+        ("rlhf-ppo-max", "reward-model", "sft"), "full",
+    ),
     Method(
         "grpo", "language", "Group-relative policy optimisation and its successors",
         "Shao et al. 2024, arXiv:2402.03300", "dodona.objectives.presets", "dodona.checks.grpo", ("grpo",), "objectives",
     ),
     Method(
         "kimi-k1.5", "language", "Online mirror descent, length control, long2short",
-        "Kimi Team 2025, arXiv:2501.12599", "dodona.objectives.mirror", "dodona.checks.kimi_k1_5", (), "objectives",
+        "Kimi Team 2025, arXiv:2501.12599", "dodona.language.kimi", "dodona.checks.kimi_k1_5", ("kimi-k1.5",), "full",
     ),
     _later("rle-pose", "vision", "Pose regression by residual log-likelihood estimation",
            "Li et al. 2021, arXiv:2107.11291"),
@@ -112,12 +115,13 @@ METHODS: tuple[Method, ...] = (
 
 SUPPORTING: tuple[Method, ...] = (
     Method("ppo", "rl", "Proximal policy optimisation", "Schulman et al. 2017, arXiv:1707.06347",
-           "dodona.rl.ppo", "dodona.checks.ppo", ("ppo",), "objectives"),
+           "dodona.rl.ppo", "dodona.checks.ppo", ("ppo", "ppo-ablate"), "objectives"),
     Method("environments-and-rollouts", "rl", "Environments and rollouts",
            "Pardo et al. 2018, arXiv:1712.00378", "dodona.objectives.returns",
            "dodona.checks.environments_and_rollouts", (), "objectives"),
-    _later("rollouts-and-verifiers", "language", "Sampling engine, verifiable tasks, rewards",
-           "Lambert et al. 2024, arXiv:2411.15124"),
+    Method("rollouts-and-verifiers", "language", "Sampling engine, verifiable tasks, rewards",
+           "Lambert et al. 2024, arXiv:2411.15124", "dodona.language.generation",
+           "dodona.checks.rollouts_and_verifiers", (), "objectives"),
     _later("detection-data-and-metrics", "vision", "Detection data, box geometry, suppression, metrics",
            "Lin et al. 2014, arXiv:1405.0312"),
     Method("oracle-kit-rl", "mdp", "The oracles of the model-based and tabular methods",

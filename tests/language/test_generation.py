@@ -1,17 +1,15 @@
-"""Answers against exact probabilities, against teacher forcing, and against themselves drawn another way."""
+"""Answers against teacher forcing and against themselves drawn another way; their frequencies: checks."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2
 
 from dodona.errors import InputError, NonFiniteError, ShapeError
 from dodona.language import (
     CharTokenizer,
     Sampling,
-    TableEngine,
     draw,
     exact_pass_rate,
     exact_pass_rates,
@@ -23,10 +21,8 @@ from dodona.language import (
 from dodona.language._writing import BLOCK
 from dodona.language.generation import forced
 from dodona.language.sampling import _draw_by_torch
-from dodona.mdp import MDP
-from dodona.oracles import sequences
 from dodona.oracles import transformer as oracle
-from dodona.policies import SequenceTable, TransformerPolicy
+from dodona.policies import TransformerPolicy
 from dodona.policies._decoding import Decoder
 
 TOKENIZER = CharTokenizer("ab12+=")
@@ -54,40 +50,6 @@ def same(a, b, *, atol=1e-12):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     for name in ("logp", "logp_raw", "entropy"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol)
-
-
-def tm40_table():
-    """(the problem, its policy): histories are states 0..12, state 13 is the end."""
-    problem = sequences.tm40()
-    P, every = np.zeros((14, 4, 14)), problem.sequences
-    for answer, history in zip(every.tokens, every.history, strict=True):
-        for t in range(3):
-            if history[t] >= 0:
-                after = history[t + 1] if t < 2 and history[t + 1] >= 0 else 13
-                P[history[t], answer[t], after] = 1.0
-    P[13, :, 13] = 1.0
-    end, start = np.arange(14) == 13, np.eye(14)[0]
-    mdp = MDP.from_dense(P, np.zeros((14, 4)), gamma=1.0, terminal=end, start=start)
-    table = SequenceTable(mdp).double()
-    with torch.no_grad():
-        table.logits[:13] = torch.from_numpy(problem.logits)
-    return problem, table
-
-
-def test_frequencies_of_whole_answers_are_their_probabilities():
-    """TM-40, 30,000 answers; a right sampler fails once in a thousand seeds."""
-    problem, table = tm40_table()
-    every, N = problem.sequences, 30_000
-    number = {tuple(int(x) for x in row if x >= 0): i for i, row in enumerate(every.tokens)}
-    p = sequences.probabilities(every, problem.logits)
-    logp = sequences.token_logp(every, problem.logits)
-    counts = np.zeros(len(p))
-    for rollout in TableEngine(table).generate(num_samples=N, seed=0):
-        i = number[tuple(rollout.token_ids.tolist())]
-        counts[i] += 1
-        np.testing.assert_allclose(rollout.logp, logp[i, : len(rollout.logp)], atol=1e-6)
-    statistic = ((counts - N * p) ** 2 / (N * p)).sum()
-    assert statistic < chi2.isf(1e-3, len(p) - 1)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])

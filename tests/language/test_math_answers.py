@@ -153,8 +153,7 @@ def test_a_question_without_end_is_undecided_within_its_limit_and_the_next_one_i
 
 def test_a_time_limit_holds_outside_the_main_thread():
     verdicts = []
-    with SymbolicProcess(time_limit=1.0) as asked:
-        asked.equal(("num", "1"), ("num", "1"))
+    with SymbolicProcess(time_limit=0.3) as asked:
         thread = threading.Thread(target=lambda: verdicts.append(math_equal(NEVER, "3", process=asked)))  # fmt: skip
         thread.start()
         thread.join(timeout=30)

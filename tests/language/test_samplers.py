@@ -119,7 +119,7 @@ def test_what_makes_no_sense_is_refused(make, message):
 
 
 def test_counts_of_another_number_of_problems_are_refused():
-    with pytest.raises(CheckpointError, match="the saved sampler knows 2 problems, this one 3"):
+    with pytest.raises(CheckpointError, match="the saved sampler knows 2 kinds of problem, this one 3"):
         PrioritizedSampler(3).load_state_dict(PrioritizedSampler(2).state_dict())
 
 
@@ -131,3 +131,17 @@ def test_pass_rates_are_counted_prompt_by_prompt():
     assert rates.tolist() == [1.0, 0.5, 1.0, 0.0]
     with pytest.raises(ShapeError, match="gave 8 answers, 3 to each of 4 prompts"):
         estimate_pass_rates(lambda prompts, n: written, task, items, num_samples=3)
+
+
+def test_problems_of_one_kind_share_what_was_earned():
+    sampler = PrioritizedSampler(5, kinds=["a", "b", "a", "b", "c"], floor=0.01, decay=1.0)
+    sampler.update(np.array([0, 1]), np.array([8, 0]), 8)
+    assert sampler.rates.tolist() == pytest.approx([0.9, 0.1, 0.9, 0.1, 0.5])
+    assert sampler.probabilities.tolist() == pytest.approx(np.array([1, 9, 1, 9, 5]) / 25)
+    sampler.update(np.array([2, 0]), np.array([0, 0]), 8)
+    assert sampler.rates[2] == sampler.rates[0] == pytest.approx(9 / 26)
+
+
+def test_every_problem_needs_a_kind():
+    with pytest.raises(ShapeError, match="kinds has 2 entries for 3 problems"):
+        PrioritizedSampler(3, kinds=[0, 1])

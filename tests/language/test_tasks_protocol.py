@@ -28,7 +28,7 @@ counted = pytest.mark.parametrize("task", COUNTED, ids=lambda task: task.name)
 @named
 def test_every_solution_is_right_on_every_level(task):
     for level in task.levels[:5]:
-        for item in task.generate_many(20, seed=level, level=level):
+        for item in task.generate_many(8, seed=level, level=level):
             assert task.verify(item, task.solve(item)).value == 1.0, item
             assert task.verify(item, f" {item.answer}\n").value == 1.0, item
 
@@ -60,7 +60,8 @@ def test_a_level_that_it_has_not_is_refused_with_those_it_has(task):
 
 @counted
 def test_the_right_answers_are_those_candidates_that_verify(task):
-    for item in task.generate_many(4, seed=2, level=task.levels[1]):
+    level = task.levels[task.name != "arithmetic"]  # its second level has 9,901 candidates
+    for item in task.generate_many(4, seed=2, level=level):
         candidates = list(task.candidates(item))
         assert len(candidates) == len(set(candidates)) == task.num_candidates(item)
         scores = {text: task.verify(item, text) for text in candidates}

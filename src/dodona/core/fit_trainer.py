@@ -20,6 +20,7 @@ from dodona.core.optimizers import (
     optimizer_state,
     rate,
     snapshot,
+    tables_of,
     trained_parameters,
 )
 from dodona.core.policy_trainer import load_part
@@ -74,7 +75,9 @@ class FitTrainer:
             )
         self.model, self.loss, self.lr, self.max_grad_norm = model, loss, lr, max_grad_norm
         self.num_updates, self.evaluate, self.evaluate_every = num_updates, evaluate, evaluate_every
-        self.optimizer = make_optimizer(optimizer, trained_parameters(model), rate(lr, 0))
+        self.optimizer = make_optimizer(
+            optimizer, trained_parameters(model), rate(lr, 0), tables=tables_of(model)
+        )
         self.streams = Streams(seed)
         self.source = _source(batches, self.streams)
         self.ema = ema

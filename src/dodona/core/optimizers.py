@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dodona.core.inputs import check_choice
+from dodona.core.muon import Muon
 from dodona.core.schedules import Schedule
 from dodona.errors import CheckpointError, InputError
 
@@ -19,6 +20,8 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     # eps of the PPO code bases
     "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr, eps=1e-5, fused=True),
     "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr, fused=True),
+    # matrices in orthogonal steps; make_optimizer tells it which of them are tables
+    "muon": Muon,
     # A3C's
     "rmsprop": lambda parameters, lr: torch.optim.RMSprop(parameters, lr, alpha=0.99, eps=1e-5),
     "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr, fused=True),
@@ -45,16 +48,31 @@ def trained_parameters(*modules: Any) -> list[nn.Parameter]:
     return list(found.values())
 
 
+def tables_of(*modules: Any) -> frozenset[int]:
+    """ids of the parameters whose rows are looked up.  Source: ours.  Oracle: by hand (tests)."""
+    return frozenset(
+        id(part.weight)
+        for module in modules
+        if isinstance(module, nn.Module)
+        for part in module.modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
+    )
+
+
 def make_optimizer(
-    optimizer: str | MakeOptimizer, parameters: list[nn.Parameter], lr: float
-) -> torch.optim.Optimizer:
+    optimizer: str | MakeOptimizer, parameters: list[nn.Parameter], lr: float, *,
+    tables: frozenset[int] = frozenset(),
+) -> torch.optim.Optimizer:  # fmt: skip
     """An optimizer by name or by function.
 
+    Args: tables: see tables_of; muon alone treats them otherwise.
     Raises: InputError: an unknown name.
     Source: of the settings, beside OPTIMIZERS.  Oracle: torch's own (tests).
     """
     if isinstance(optimizer, str):
         check_choice(OPTIMIZERS, optimizer=optimizer)
+        if optimizer == "muon":
+            return Muon(parameters, lr, tables=tables)
         optimizer = OPTIMIZERS[optimizer]
     return optimizer(parameters, lr)
 

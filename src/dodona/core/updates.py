@@ -31,6 +31,7 @@ from dodona.core.optimizers import (
     make_optimizer,
     optimizer_state,
     rate,
+    tables_of,
     trained_parameters,
 )
 from dodona.core.protocols import Policy
@@ -188,7 +189,10 @@ class BoundGradientUpdate:
     def __init__(self, config: GradientUpdate, policy: Any, critic: Any, reference: Any):
         self.config, self.policy, self.critic, self.reference = config, policy, critic, reference
         self.optimizer = make_optimizer(
-            config.optimizer, trained_parameters(policy, critic), rate(config.lr, 0)
+            config.optimizer,
+            trained_parameters(policy, critic),
+            rate(config.lr, 0),
+            tables=tables_of(policy, critic),
         )
         self.num_weights = num_weights(policy, critic)
 

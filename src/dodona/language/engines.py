@@ -169,13 +169,18 @@ def audit_rollout(
         sampling=sampling,
     )
     audit = compare_rollouts(rollouts, policy, temperature=sampling.temperature)
+    refuse_mismatch(audit, limit)
+    return audit
+
+
+def refuse_mismatch(audit: Audit, limit: float | None) -> None:
+    """Raises: InputError: mean |d| above the limit.  Source, Oracle: as audit_rollout."""
     if limit is not None and not audit.mean_abs <= limit:
         raise InputError(
             f"log-probabilities of engine and policy differ by {audit.mean_abs:.3g} nats a token (at most "
             f"{audit.max_abs:.3g}; {audit.ess:.0%} of the answers' weight is left), the limit is {limit:g}. Are the "
             "weights synced, the temperatures equal, the arithmetic precise enough?"
         )
-    return audit
 
 
 def compare_rollouts(

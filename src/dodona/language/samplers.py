@@ -8,7 +8,7 @@ Not here: making items (language/tasks); writing answers (language/engines.py).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -21,6 +21,7 @@ from dodona.language.tasks.base import Item, Task
 Ids = Int64[np.ndarray, "n"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What trainers ask of a sampler."""
 
@@ -124,33 +125,43 @@ class CurriculumSampler:
 class PrioritizedSampler:
     """Drawn in proportion to how often a problem is failed.
 
-    p_i = max(floor, 1 - s_i) / sum;   s_i = (S_i + 1) / (N_i + 2);
-    S_i <- decay S_i + successes,  N_i <- decay N_i + trials at every update of i.
+    p_i = max(floor, 1 - s_k) / sum;   s_k = (S_k + 1) / (N_k + 2),   k the kind of problem i;
+    S_k <- decay S_k + successes,  N_k <- decay N_k + trials at every update of k.
 
-    A problem that was never tried has s = 1/2. Old answers are forgotten as the policy changes, and the floor
+    Every problem is a kind of its own unless kinds are given: where a run sees a problem once or never, only what
+    it has in common with others can be known. A kind that was never tried has s = 1/2. Old answers are forgotten as the policy changes, and the floor
     brings back problems that are solved always: one that is lost again is noticed.
 
     Args:
         num_problems: how many there are.
+        kinds: [n] the kind of every problem, any values: a level, a topic, a shape. None: each its own.
         floor: least weight before normalising, in (0, 1]; 1 makes the law uniform.
         decay: what remains of the counts at an update, in [0, 1]; 1 forgets nothing.
-    Raises: InputError: num_problems; floor; decay.
-    Source: Kimi Team 2025, sec. 2.3.4 (weights 1 - s_i); counts, floor and decay: ours.
+    Raises: InputError: num_problems; floor; decay.  ShapeError: kinds.
+    Source: Kimi Team 2025, sec. 2.3.4 (weights 1 - s_i); kinds, counts, floor and decay: ours.
     Oracle: oracles.tasks.success_rate; frequencies.  Cost: O(num_problems) a call.
     """
 
-    def __init__(self, num_problems: int, *, floor: float = 0.05, decay: float = 0.9):
+    def __init__(
+        self, num_problems: int, *, kinds: Sequence[Any] | None = None, floor: float = 0.05,
+        decay: float = 0.9,
+    ):  # fmt: skip
         check_count(num_problems=num_problems)
+        if kinds is not None and len(kinds) != num_problems:
+            raise ShapeError(f"kinds has {len(kinds)} entries for {num_problems} problems: one each is expected.")  # fmt: skip
         check_range("(0, 1]", "A floor of 0 would never try again what was solved.", floor=floor)
         check_range("[0, 1]", decay=decay)
         self.floor, self.decay = floor, decay
-        self.successes = np.zeros(num_problems)
-        self.trials = np.zeros(num_problems)
+        self.kind = np.arange(num_problems)  # the number of every problem's kind
+        if kinds is not None:
+            self.kind = np.unique(np.asarray(kinds), return_inverse=True)[1].reshape(-1)
+        self.successes = np.zeros(int(self.kind.max()) + 1)
+        self.trials = np.zeros(len(self.successes))
 
     @property
     def rates(self) -> Float64[np.ndarray, "n"]:
         """[n] estimated success rates, in (0, 1)."""
-        return (self.successes + 1.0) / (self.trials + 2.0)
+        return ((self.successes + 1.0) / (self.trials + 2.0))[self.kind]
 
     @property
     def probabilities(self) -> Float64[np.ndarray, "n"]:
@@ -161,28 +172,29 @@ class PrioritizedSampler:
     def sample(self, num: int, *, rng: np.random.Generator) -> Ids:
         """Independent draws, with repeats."""
         check_count(num=num)
-        return rng.choice(len(self.trials), size=num, p=self.probabilities)
+        return rng.choice(len(self.kind), size=num, p=self.probabilities)
 
     def update(self, ids: Ids, successes: IntArray, trials: IntArray | int) -> None:
         """Take in what the answers earned.
 
-        Args: ids: problems.  successes: right answers of each.  trials: answers of each. A problem that comes
-            twice in one update is decayed once and counted twice.
+        Args: ids: problems.  successes: right answers of each.  trials: answers of each. A kind that comes twice in
+            one update is decayed once and counted twice.
         Raises: ShapeError: lengths.  InputError: an unknown problem; successes outside 0..trials.
         """
         ids, won = np.asarray(ids), np.asarray(successes)
         tried = np.broadcast_to(np.asarray(trials), won.shape)
         if ids.shape != won.shape or ids.ndim != 1:
             raise ShapeError(f"ids has shape {ids.shape} and successes {won.shape}: one row each is expected.")  # fmt: skip
-        if len(ids) and not (0 <= ids.min() and ids.max() < len(self.trials)):
-            raise InputError(f"ids must be 0..{len(self.trials) - 1}, got {ids.min()}..{ids.max()}.")  # fmt: skip
+        if len(ids) and not (0 <= ids.min() and ids.max() < len(self.kind)):
+            raise InputError(f"ids must be 0..{len(self.kind) - 1}, got {ids.min()}..{ids.max()}.")  # fmt: skip
         if (won < 0).any() or (won > tried).any():
             raise InputError(f"successes must be in 0..trials, got {won.tolist()} of {tried.tolist()}.")  # fmt: skip
-        seen = np.unique(ids)
+        kinds = self.kind[ids]
+        seen = np.unique(kinds)
         self.successes[seen] *= self.decay
         self.trials[seen] *= self.decay
-        np.add.at(self.successes, ids, won)
-        np.add.at(self.trials, ids, tried)
+        np.add.at(self.successes, kinds, won)
+        np.add.at(self.trials, kinds, tried)
 
     def state_dict(self) -> dict[str, Any]:
         return {"successes": self.successes.copy(), "trials": self.trials.copy()}
@@ -190,7 +202,7 @@ class PrioritizedSampler:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises: CheckpointError: counts of another number of problems."""
         if len(state["trials"]) != len(self.trials):
-            raise CheckpointError(f"the saved sampler knows {len(state['trials'])} problems, this one {len(self.trials)}.")  # fmt: skip
+            raise CheckpointError(f"the saved sampler knows {len(state['trials'])} kinds of problem, this one {len(self.trials)}.")  # fmt: skip
         self.successes = np.asarray(state["successes"], dtype=np.float64).copy()
         self.trials = np.asarray(state["trials"], dtype=np.float64).copy()
 

@@ -1,167 +1,224 @@
-"""Group-relative objectives, made for language models, solve control with the same loop: no critic, only comparisons.
+"""A model that has only seen what answers look like learns to be right, from a verifier alone.
 
-    dodona run grpo --policy mlp --env CartPole-v1 --objective grpo
+    dodona run grpo                                        from nothing: tokenizer, imitation, GRPO, exact pass rates
+    dodona run grpo --set task=my_task.py                  your own task
+    dodona run grpo --policy mlp --env CartPole-v1         the same objectives on an environment
 
-Groups of episodes begin in one state; an episode is good if it beats its group. The trainer is the one of
-everything that acts, the objective is the record that a language model is trained with: only policy and
-collector are others.
+The task of the default is to rebuild a tree: preorder and inorder are shown, postorder is asked. Of the
+demonstrations 30 % are right; a perfect copy of them is right in a third of its answers. GRPO as published finds a
+shortcut, "print the preorder backwards", right for 8 of 14 shapes, and is dead on the others. Drawing the failing
+kinds of problem more often, and training on the answers that differ most, finds the rest.
 
-Source: Shao et al. 2024, arXiv:2402.03300; Kimi Team 2025, arXiv:2501.12599; Ahmadian et al. 2024,
-arXiv:2402.14740.
+Source: Shao et al. 2024, arXiv:2402.03300; Kimi Team 2025, arXiv:2501.12599; Xu et al. 2025, arXiv:2504.13818.
+Not here: the arms (_grpo_language.py), their pictures (_grpo_pictures.py), control (_grpo_control.py).
 """
 
-import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.protocols import EMPTY, Event, Row, Trainer
-from dodona.core.schedules import linear
-from dodona.core.trainer import Arms
-from dodona.core.updates import GradientUpdate
 from dodona.errors import ConfigError
-from dodona.objectives import PolicyObjective, dr_grpo, grpo, kimi, rloo
-from dodona.policies import MLPPolicy
-from dodona.recipes import _clips as clips
-from dodona.recipes import _control as control
-from dodona.recipes._kept import keeping
-from dodona.rl import EpisodeCollector, Evaluation, make_env
+from dodona.objectives import (
+    PolicyObjective,
+    cispo,
+    dapo,
+    dr_grpo,
+    grpo,
+    gspo,
+    kimi,
+    lite_ppo,
+    reinforce_pp,
+    rloo,
+)
+from dodona.recipes import _grpo_control as control
+from dodona.recipes import _grpo_language as language
+from dodona.recipes import _grpo_pictures as pictures
+from dodona.recipes._kl_table import kl_table
+from dodona.recipes._told import Told
 
-NUM_EVALUATIONS = 10
-EVAL_ROWS = 50  # environments that play an evaluation
-TAU = 100.0  # of mirror descent, reward units: an episode of CartPole is worth some hundreds
+TAU = 0.5  # of mirror descent for rewards 0 and 1
 OBJECTIVES: Mapping[str, Callable[[], PolicyObjective]] = {
-    "grpo": grpo,
-    # episodes have up to 500 steps; the constant keeps the loss near 1
-    "dr_grpo": functools.partial(dr_grpo, length=500.0),
-    "rloo": functools.partial(rloo, kl="none", kl_coef=0.0),
-    "kimi": functools.partial(kimi, TAU),
+    "grpo": lambda: grpo(kl="none", kl_coef=0.0),
+    "dr_grpo": dr_grpo,
+    "dapo": lambda: dapo(mask_truncated=False),
+    "rloo": lambda: rloo(kl="none", kl_coef=0.0),
+    "gspo": gspo,
+    "cispo": cispo,
+    "lite_ppo": lite_ppo,
+    "reinforce_pp": lambda: reinforce_pp(baseline=True, kl="none", kl_coef=0.0),
+    "kimi": lambda: kimi(TAU),
 }
-"""name -> objective; all but grpo without a penalty on the distance to where it began."""
+"""name -> objective on language, all without a penalty on the distance to where it began."""
+SETTINGS: Mapping[str, language.Setting] = {
+    "tree_rebuild": language.Setting(by="shape"),
+    "countdown_rpn": language.Setting(num_updates=120),
+}
+"""task -> what it is trained with; others take the defaults."""
+BARS = {"tree_rebuild": 0.90}
+"""task -> pass rate on unseen problems that the first arm must reach."""
+CONTROL = ("env", "num_groups", "epochs", "num_eval_episodes")
+LANGUAGE = ("task", "correct_share", "num_prompts", "sft_updates", "arms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which objectives, on what, how long."""
+    """What learns, on which problems, how long. None: what the task is known to need."""
 
-    policy: Literal["mlp"] = "mlp"
-    """what acts: a perceptron"""
-    env: str = "CartPole-v1"
-    """a Gymnasium id with vectors as observations, whose episodes end"""
-    objective: Literal["all", "grpo", "dr_grpo", "rloo", "kimi"] = "all"
-    """what is maximised; all: one after another"""
-    num_seeds: int = 3
-    """independent runs of every objective"""
-    num_updates: int = 40
+    policy: Literal["transformer", "mlp"] = "transformer"
+    """transformer: answers to a task; mlp: an environment"""
+    task: str = "tree_rebuild"
+    """a name, or FILE.py[:NAME] with a task of yours"""
+    objective: Literal["all", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo", "lite_ppo", "reinforce_pp", "kimi"] | None = None  # fmt: skip
+    """what is maximised; none: grpo on language, all on control"""
+    arms: Literal["all", "grpo"] = "all"
+    """all: beside the first arm the shortcut, and copying for as long"""
+    num_seeds: int | None = None
+    """independent runs; none: one on language, three on control"""
+    num_updates: int | None = None
     """collections"""
-    num_groups: int = 4
-    """start states per collection"""
-    group_size: int = 8
-    """episodes per start state, at least 2"""
-    epochs: int = 4
-    """optimizer steps per collection, each over all of it"""
-    lr: float = 1e-2
-    """learning rate at the start; it falls linearly to 0"""
-    num_eval_episodes: int = 100
-    """episodes of an evaluation"""
+    num_prompts: int | None = None
+    """problems per collection"""
+    group_size: int | None = None
+    """answers to each, or episodes from each start, at least 2"""
+    sft_updates: int | None = None
+    """steps of imitation before"""
+    correct_share: float = 0.3
+    """of the demonstrations that are right, in [0, 1]"""
+    lr: float | None = None
+    """learning rate"""
+    env: str = "CartPole-v1"
+    """of the mlp: a Gymnasium id with vectors as observations, whose episodes end"""
+    num_groups: int | None = None
+    """of the mlp: start states per collection"""
+    epochs: int | None = None
+    """of the mlp: optimizer steps per collection, each over all of it"""
+    num_eval_episodes: int | None = None
+    """of the mlp: episodes of an evaluation"""
     seed: int = 0
     """the first seed"""
 
     def __post_init__(self) -> None:
-        least = {"num_seeds": 1, "num_updates": 1, "num_groups": 1, "group_size": 2, "epochs": 1, "num_eval_episodes": 1, "seed": 0}  # fmt: skip
+        least = {"num_seeds": 1, "num_updates": 1, "num_prompts": 1, "group_size": 2, "sft_updates": 2, "num_groups": 1, "epochs": 1, "num_eval_episodes": 1, "seed": 0}  # fmt: skip
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
-        if not self.lr > 0:
-            raise ConfigError(f"lr must be above 0, got {self.lr}. 0.01 suits small perceptrons.")
+            given = getattr(self, name)
+            if given is not None and given < minimum:
+                raise ConfigError(f"{name} must be at least {minimum}, got {given}.")
+        if self.lr is not None and not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}. 0.002 suits small transformers, 0.01 perceptrons.")  # fmt: skip
+        if not 0 <= self.correct_share <= 1:
+            raise ConfigError(f"correct_share must be in [0, 1], got {self.correct_share}.")
+        other, here = (CONTROL, "transformer") if self.policy == "transformer" else (LANGUAGE, "mlp")  # fmt: skip
+        for name in other:
+            if getattr(self, name) != Config.__dataclass_fields__[name].default:
+                raise ConfigError(f"{name}={getattr(self, name)!r} means nothing with policy={here}. Leave it out, or choose the other policy.")  # fmt: skip
+        if self.policy == "transformer" and self.objective == "all":
+            raise ConfigError("objective=all compares on control only. Name one, or choose policy=mlp.")  # fmt: skip
+        if self.policy == "mlp" and self.objective not in (None, "all", *control.OBJECTIVES):
+            raise ConfigError(f"objective={self.objective} is not among those of control: all, {', '.join(control.OBJECTIVES)}.")  # fmt: skip
 
 
 PRESETS: Mapping[str, Config] = {
-    "quick": Config(objective="grpo", num_seeds=1),
+    "quick": Config(num_updates=30, sft_updates=60, arms="grpo"),
     "laptop": Config(),
-    "paper": Config(num_seeds=20, num_updates=100),
+    "paper": Config(num_seeds=3),
 }
 
 
 def build(config: Config) -> Trainer:
-    """Every objective with every seed, one after another."""
-    names = list(OBJECTIVES) if config.objective == "all" else [config.objective]
-    arms = {name: keeping(name, functools.partial(_run, config, name)) for name in names}
-    arms[names[0]](config.seed)  # a wrong id is said before anything runs
-    return Arms(arms, seeds=tuple(range(config.seed, config.seed + config.num_seeds)))
+    """The arms, one after another."""
+    if config.policy == "mlp":
+        return control.build(_control(config))
+    setting = _setting(config)
 
+    def make(seed: int) -> language.Problem:
+        return language.problem(config.task, setting, correct=config.correct_share, seed=seed)
 
-def _run(config: Config, name: str, seed: int) -> Trainer:
-    env = make_env(config.env, config.num_groups * config.group_size, seed=seed)
-    policy, objective = MLPPolicy.for_env(env, seed=seed), OBJECTIVES[name]()
-    eval_env = make_env(config.env, min(EVAL_ROWS, config.num_eval_episodes), seed=seed)
-    every = max(1, config.num_updates // NUM_EVALUATIONS)
-    evaluation = Evaluation(
-        env=eval_env, every=every, num_episodes=config.num_eval_episodes, seed=10_000 + seed
-    )
-    return PolicyTrainer(
-        policy,
-        EpisodeCollector(
-            env, num_groups=config.num_groups, group_size=config.group_size, seed=seed
-        ),
-        objective,
-        update=GradientUpdate(lr=linear(config.lr, 0.0, config.num_updates), epochs=config.epochs),
-        reference=_still(policy) if objective.needs_reference else None,
-        num_updates=config.num_updates,
-        seed=seed,
-        evaluate=evaluation.bind(),
-        evaluate_every=evaluation.every,
-    )
-
-
-def _still(policy: MLPPolicy) -> MLPPolicy:
-    """A copy of where it began, which nothing trains."""
-    return copy.deepcopy(policy).requires_grad_(False)
+    names = ("grpo", "shortcut", "sft") if config.arms == "all" else ("grpo",)
+    first = make(config.seed)  # a wrong task is said before anything runs
+    facts = {**language.facts(first), "kinds": _kind_names(first)}
+    seeds = tuple(range(config.seed, config.seed + (config.num_seeds or 1)))
+    objective = OBJECTIVES[config.objective or "grpo"]()
+    return Told(language.arms(make, objective, names, seeds), {"facts": facts})
 
 
 def judge(events: Sequence[Event]) -> list[Row]:
-    """Every objective reaches the threshold, or makes progress where none is known."""
-    env_id = _setting(events, "env")
-    goal = None if env_id is None else control.threshold(env_id)
-    rows: list[Row] = []
-    for arm in _arms(events):
-        rows += (
-            control.judge_progress(events, arm)
-            if goal is None
-            else control.judge_arm(events, arm, goal)
-        )
+    """The first arm reaches its bar and beats a copy of its demonstrations, and copying for as long."""
+    if _config(events).get("policy") == "mlp":
+        return control.judge(events)
+    facts = next((e.data["facts"] for e in events if "facts" in e.data), None)
+    final = pictures.final_rates(events, "grpo")
+    whole = _is_whole(events)
+    if facts is None or not final:
+        return []
+    task, seeds, rows = _config(events).get("task", ""), len(final), []
+    rates = [m["pass/unseen"] for m in final.values()]
+    bar = BARS.get(task) if whole else None
+    copied = facts["copied"]
+    expected = f">= {bar:g}" if bar else (f"> {copied:.3f}, a perfect copy" if copied is not None else "measured")  # fmt: skip
+    reached = rates if bar or copied is not None else []
+    goal = bar or copied or 0.0
+    rows.append(Row(
+        name=f"exact pass rate on unseen problems after GRPO, the least of {seeds} seed{'s' * (seeds > 1)}",
+        measured=round(min(rates), 4), expected=expected,
+        verdict="pass" if not reached or min(reached) >= goal else "miss",
+    ))  # fmt: skip
+    begun = [m for m in pictures.last(events, "grpo", "pass/unseen", stage="sft").values()]
+    rows.append(Row(
+        name="the same before, after imitation", measured=round(max(begun), 4),
+        expected="below that", verdict="pass" if max(begun) < min(rates) else "miss",
+    ))  # fmt: skip
+    for arm, why in (("shortcut", "GRPO as published, from the form alone"), ("sft", "copying the same demonstrations for as long")):  # fmt: skip
+        others = [m["pass/unseen"] for m in pictures.final_rates(events, arm).values()]
+        if others:
+            rows.append(Row(
+                name=f"{why}: pass rate", measured=round(max(others), 4), expected="below GRPO's",
+                verdict="pass" if max(others) < min(rates) else "miss",
+            ))  # fmt: skip
     return rows
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, go.Figure]:
-    """Returns of every objective with intervals, a clip of the best, how far each moves per collection."""
-    arms, env_id, out = _arms(events), _setting(events, "env"), {}
-    goal = None if env_id is None else control.threshold(env_id)
-    figure = control.returns_figure(
-        events, arms, goals={} if goal is None else {f"solved: {goal:g}": goal},
-        title=f"{env_id}: comparisons within groups are enough (IQM, 95 % over seeds)",
-    )  # fmt: skip
-    if figure is not None:
-        out["returns"] = figure
-    out |= clips.figures(events, artifacts)
-    figure = control.metric_figure(
-        events, arms, "policy/kl_old", y="KL(old || new), k3 (nats)",
-        title="How far each policy moves per collection: farthest without a clip",
-    )  # fmt: skip
-    if figure is not None:
-        # below a millionth it has stopped
-        out["divergence"] = figure.update_yaxes(type="log", range=[-6, 0.3], exponentformat="power")
-    return out
+    """See _grpo_pictures and _grpo_control."""
+    if _config(events).get("policy") == "mlp":
+        return control.figures(events, artifacts)
+    return pictures.figures(events, kl_table())
 
 
-def _arms(events: Sequence[Event]) -> list[str]:
-    return list(dict.fromkeys(e.data["arm"] for e in events if "arm" in e.data))
+def _control(config: Config) -> control.Config:
+    names = ("num_seeds", "num_updates", "num_groups", "group_size", "epochs", "lr", "num_eval_episodes")  # fmt: skip
+    given = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+    return control.Config(env=config.env, objective=config.objective or "all", seed=config.seed, **given)  # fmt: skip
 
 
-def _setting(events: Sequence[Event], name: str) -> Any:
-    return next((e.data["config"][name] for e in events if "config" in e.data), None)
+def _setting(config: Config) -> language.Setting:
+    known = SETTINGS.get(config.task, language.Setting())
+    names = ("num_updates", "num_prompts", "group_size", "sft_updates", "lr")
+    given: dict[str, Any] = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+    setting = replace(known, **given)
+    if setting.keep is not None and setting.keep > setting.group_size:
+        setting = replace(setting, keep=setting.group_size)
+    return replace(setting, shortcut_updates=min(setting.shortcut_updates, setting.num_updates))
+
+
+def _kind_names(problem: language.Problem) -> dict[str, str]:
+    """What the values of the kind are called in pictures: for a shape, the inorder of the tree with preorder abcd."""
+    if problem.setting.by != "shape":
+        return {}
+    task = problem.task
+    items = (task.item(k) for k in range(len({i.meta["shape"] for i in problem.train})))
+    return {str(i.meta["shape"]): i.prompt.rstrip(":").partition(",")[2] for i in items}
+
+
+def _config(events: Sequence[Event]) -> Mapping[str, Any]:
+    return next((e.data["config"] for e in events if "config" in e.data), {})
+
+
+def _is_whole(events: Sequence[Event]) -> bool:
+    """Whether the run was given the budget that its bar was measured with."""
+    config = _config(events)
+    known = SETTINGS.get(config.get("task", ""), language.Setting())
+    return all(config.get(name) in (None, getattr(known, name)) for name in ("num_updates", "sft_updates"))  # fmt: skip

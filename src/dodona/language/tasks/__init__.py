@@ -14,6 +14,7 @@ from typing import Any
 _ROOMS = {
     "arithmetic": ("Arithmetic", "Reverse", "Signs", "Sorting"),
     "base": ("Item", "ProceduralTask", "Score", "Split", "Task", "split"),
+    "code": ("CodeTask",),
     "countdown": ("Countdown", "CountdownRPN"),
     "expressions": ("evaluate_infix", "evaluate_rpn"),
     "function_task": ("FunctionTask", "load_task"),

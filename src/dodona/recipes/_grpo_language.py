@@ -1,0 +1,245 @@
+"""The arms of the recipe grpo on a task of language: what is compared, and how each is trained.
+
+    grpo        demonstrations of which few are right, then GRPO on hard kinds of problem, best-differing answers
+    shortcut    demonstrations of the form alone, then GRPO as published, on all problems alike
+    sft         the demonstrations of the first arm, for as long as that arm takes in all
+
+Source: Shao et al. 2024, arXiv:2402.03300; Kimi Team 2025, arXiv:2501.12599, sec. 2.3.4 (hard problems more often);
+Xu et al. 2025, arXiv:2504.13818 (answers that differ most). Settings: measured, see recipes/grpo.py.
+Not here: settings from the command line and the verdict (grpo.py), pictures (_grpo_pictures.py).
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dodona.core.protocols import Event, Trainer
+from dodona.core.schedules import linear
+from dodona.core.trainer import Arms, Stages
+from dodona.errors import InputError
+from dodona.language import PrioritizedSampler
+from dodona.language.evaluation import PassRates, answer_law
+from dodona.language.grpo import GRPOConfig, grpo_trainer
+from dodona.language.saved import saved_policy
+from dodona.language.sft import SFTConfig, sft_trainer
+from dodona.language.tasks import Item, split
+from dodona.objectives import PolicyObjective
+from dodona.recipes import _tasks as tasks
+
+NUM_JUDGED = 400  # unseen items of an exact evaluation; half as many of training
+NUM_DRAWN = 100  # where answers must be drawn instead
+NUM_SAMPLES = 8  # answers shown with the verifier's reasons
+EVALUATIONS = 12  # of an arm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How one task is trained: what was measured to work within three minutes on two cores."""
+
+    size: tuple[int, int, int] = (96, 3, 3)
+    """width, layers, heads"""
+    sft_updates: int = 150
+    sft_batch: int = 128
+    sft_lr: float = 1e-2
+    num_updates: int = 150
+    num_prompts: int = 64
+    group_size: int = 16
+    keep: int | None = 6
+    epochs: int = 1
+    lr: float = 2e-3
+    by: str | None = "level"
+    """the entry of an item's meta that says what kind of problem it is"""
+    optimizer: str = "muon"
+    shortcut_updates: int = 80
+    """of the arm that is trained as published"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A task with its items, and everything that all arms share."""
+
+    task: Any
+    train: list[Item]
+    unseen: list[Item]
+    setting: Setting
+    correct: float
+    seed: int
+
+    @functools.cached_property
+    def rates(self) -> PassRates:
+        """Of some unseen and some training items, chosen at random once."""
+        rng = np.random.default_rng((self.seed, 1))
+        exact = PassRates(self.task, self.start[1], {"unseen": self.unseen[:1]}).exact
+        most = NUM_JUDGED if exact else NUM_DRAWN
+        parts = {"train": (self.train, most // 2), "unseen": (self.unseen, most)}
+        chosen = {
+            name: [items[i] for i in rng.permutation(len(items))[:n]]
+            for name, (items, n) in parts.items()
+        }
+        return PassRates(
+            self.task, self.start[1], chosen, by=self.kind, max_new_tokens=self.start[2], seed=self.seed
+        )  # fmt: skip
+
+    @functools.cached_property
+    def kind(self) -> str | None:
+        """The entry of meta by which problems differ, where they do."""
+        by = self.setting.by
+        return by if by and len({item.meta.get(by) for item in self.train}) > 1 else None
+
+    @functools.cached_property
+    def start(self) -> tuple[Any, Any, int]:
+        """(a fresh policy, its tokenizer, the most tokens of an answer)."""
+        return tasks.fresh_policy(
+            self.task, [*self.train, *self.unseen], size=self.setting.size, seed=self.seed
+        )
+
+    def demonstrations(self, correct: float) -> list[tuple[str, str]]:
+        rng = np.random.default_rng((self.seed, 2))
+        return tasks.demonstrations(self.task, self.train, correct=correct, rng=rng)
+
+
+def problem(task_name: str, setting: Setting, *, correct: float, seed: int) -> Problem:
+    """A task, split so that no unseen problem shares its group with one of training."""
+    task = tasks.named_task(task_name)
+    train, unseen = split(task, tasks.items_of(task, seed=seed), unseen=0.2, seed=seed)
+    return Problem(
+        task=task, train=train, unseen=unseen, setting=setting, correct=correct, seed=seed
+    )
+
+
+def arms(
+    make: Callable[[int], Problem], objective: PolicyObjective, names: tuple[str, ...], seeds: tuple[int, ...]
+) -> Arms:  # fmt: skip
+    """The arms by name, with every seed."""
+    builders = {"grpo": _grpo, "shortcut": _shortcut, "sft": _sft}
+    return Arms(
+        {name: functools.partial(_built, builders[name], make, objective, name) for name in names},
+        seeds=seeds,
+    )
+
+
+def _built(builder: Any, make: Any, objective: PolicyObjective, name: str, seed: int) -> Trainer:
+    return builder(make(seed), objective, name)
+
+
+def _grpo(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
+    s = p.setting
+    kinds = None if p.kind is None else [item.meta[p.kind] for item in p.train]
+    return Stages(
+        ("sft", lambda _: _observed(_imitation(p, p.correct, s.sft_updates), p, name)),
+        ("grpo", lambda before: _observed(
+            _own_answers(
+                before, p, objective, num_updates=s.num_updates, lr=s.lr, keep=s.keep,
+                epochs=s.epochs, num_prompts=s.num_prompts, group_size=s.group_size,
+                # dead groups have nothing to say and are not paid for
+                filter_bound=None if s.keep is None else 1,
+                sampler=PrioritizedSampler(len(p.train), kinds=kinds),
+            ), p, name)),
+    )  # fmt: skip
+
+
+def _shortcut(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
+    s = p.setting
+    return Stages(
+        ("sft", lambda _: _observed(_imitation(p, 0.0, s.sft_updates), p, name)),
+        ("grpo", lambda before: _observed(
+            _own_answers(before, p, objective, num_updates=s.shortcut_updates, lr=s.lr, num_prompts=32,
+                         group_size=16), p, name)),
+    )  # fmt: skip
+
+
+def _sft(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
+    s = p.setting
+    # a collection costs as much as so many updates of a copy; the report prints the seconds of both
+    updates = s.sft_updates + round(s.num_updates * cost_ratio(s))
+    return _observed(_imitation(p, p.correct, updates), p, name)
+
+
+def cost_ratio(s: Setting) -> float:
+    """Seconds of one collection and its updates, in updates of imitation: 2 units per answer drawn, 6 per answer
+    trained on, over the same 6 of a demonstration."""
+    trained = s.num_prompts * (s.keep or s.group_size) * s.epochs
+    return (2 * s.num_prompts * s.group_size / 2 + 6 * trained) / (6 * s.sft_batch)
+
+
+def _imitation(p: Problem, correct: float, updates: int) -> Trainer:
+    s, (policy, tokenizer, _) = p.setting, p.start
+    config = SFTConfig(
+        num_updates=updates, batch_size=min(s.sft_batch, len(p.train)), optimizer=s.optimizer,
+        lr=linear(s.sft_lr, 0.05 * s.sft_lr, updates, num_warmup=min(20, updates - 1)),
+    )  # fmt: skip
+    return sft_trainer(
+        policy, p.demonstrations(correct), config, tokenizer=tokenizer, seed=p.seed, evaluate=p.rates,
+        evaluate_every=max(1, updates // 3),
+    )  # fmt: skip
+
+
+def _own_answers(before: Any, p: Problem, objective: PolicyObjective, *, sampler: Any = None, group_size: int, **settings: Any) -> Trainer:  # fmt: skip
+    _, tokenizer, longest = p.start
+    updates = settings["num_updates"]
+    config = GRPOConfig(max_new_tokens=longest, optimizer=p.setting.optimizer, **settings)
+    return grpo_trainer(
+        before.trainer.model, p.task, tokenizer=tokenizer, objective=objective, group_size=group_size,
+        items=p.train, sampler=sampler, config=config, seed=p.seed, evaluate=p.rates,
+        evaluate_every=max(1, updates // EVALUATIONS),
+    )  # fmt: skip
+
+
+def _observed(trainer: Any, p: Problem, name: str) -> "Observed":
+    return Observed(trainer, p, f"{name}-{p.seed}")
+
+
+class Observed:
+    """A trainer whose evaluations also show: the law of answers to one problem, a few answers with their verdicts;
+    and after the last update the policy itself."""
+
+    def __init__(self, trainer: Any, p: Problem, name: str):
+        self.trainer, self.problem, self.name = trainer, p, name
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self.trainer:
+            yield self._shown(event) if event.kind == "evaluation" else event
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.trainer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.trainer.load_state_dict(state)
+
+    def _shown(self, event: Event) -> Event:
+        p, policy = self.problem, self._policy()
+        tokenizer = p.start[1]
+        data: dict[str, Any] = {"samples": self._samples(policy)}
+        watched = p.rates.parts["unseen"][0]
+        try:
+            law = answer_law(policy, p.task, watched, tokenizer=tokenizer)
+            data |= {"law": law, "prompt": watched.prompt, "right": p.task.answers(watched)}
+        except (InputError, AttributeError):  # answers of this task can not be listed
+            pass
+        if self.trainer.step >= self.trainer.num_updates:
+            data["artifacts"] = {f"{self.name}.safetensors": saved_policy(policy, tokenizer)}
+        return replace(event, data={**event.data, **data})
+
+    def _policy(self) -> Any:
+        return getattr(self.trainer, "policy", None) or self.trainer.model
+
+    def _samples(self, policy: Any) -> list[dict[str, str]]:
+        shown = self.problem.rates.parts["unseen"][:NUM_SAMPLES]
+        drawn = PassRates(
+            self.problem.task, self.problem.start[1], {"shown": shown},
+            max_new_tokens=self.problem.start[2], seed=self.problem.seed + 1,
+        ).drawn(policy, shown)  # fmt: skip
+        return [
+            {"prompt": item.prompt, "answer": text, "verdict": str(score.verdict), "reason": score.reason}
+            for item, (text, score) in zip(shown, drawn, strict=True)
+        ]  # fmt: skip
+
+
+def facts(p: Problem) -> Mapping[str, Any]:
+    """What the report says of the problem before anything is trained."""
+    copied = tasks.copied_rate(p.task, p.unseen[:NUM_JUDGED], correct=p.correct)
+    uniform = tasks.copied_rate(p.task, p.unseen[:NUM_JUDGED], correct=0.0)
+    return {"train": len(p.train), "unseen": len(p.unseen), "copied": copied, "uniform": uniform}
