@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dodona.core.protocols import Event
-from dodona.errors import ConfigError
+from dodona.errors import ConfigError, InputError
 from dodona.oracles.lqr import lqr2
 from dodona.recipes import _lqr, actor_critic
 from dodona.recipes import _off_policy_lab as lab
+from dodona.rl import TD3Config
 
 TINY = actor_critic.Config(
     num_seeds=1, num_lqr_seeds=2, num_lqr_updates=30, num_updates=120, num_env_steps=1000, num_td3_steps=5000,
@@ -142,6 +143,33 @@ def test_the_regulator_has_one_turn_and_the_others_one_per_seed():
     assert names.count("offpac | grid | semi") == 3 and names.count("QAC") == 3
 
 
+def test_another_task_is_for_ddpg_and_td3_alone():
+    config = actor_critic.Config(env="MountainCarContinuous-v0")
+    arms = actor_critic.build(config)
+    assert {name for name, _, _ in arms.turns} == {"DDPG", "TD3"}
+    name, seed, made = arms.turns[-1]
+    trainer = made(seed).trainer
+    assert trainer.config == TD3Config.mountain_car(evaluate_every=2500, seed=2)
+    start = Event(kind="start", step=0, num_samples=0, metrics={}, data={"config": asdict(config)})
+    good = [start, *reached("DDPG", [0.0, 93.0]), *reached("TD3", [0.0, 91.0])]
+    assert [row.verdict for row in actor_critic.judge(good)] == ["pass"] * 4
+    figure = actor_critic.figures(good)["returns, MountainCarContinuous-v0"]
+    assert "solved by 1 of 1 seeds of DDPG and 1 of 1 seeds of TD3" in figure.layout.title.text
+    bad = [start, *reached("DDPG", [93.0, 0.0])]
+    assert [row.verdict for row in actor_critic.judge(bad)] == ["miss"] * 2
+
+
+def reached(arm, returns):
+    return [
+        Event(kind="evaluation", step=i, num_samples=i, metrics={"eval/return": r}, data={"arm": arm, "seed": 0})
+        for i, r in enumerate(returns)
+    ]  # fmt: skip
+
+
 def test_bad_settings_are_named():
+    with pytest.raises(ConfigError, match="env X is for DDPG and TD3, and task is lqr"):
+        actor_critic.Config(task="lqr", env="X")
+    with pytest.raises(InputError, match="CartPole-v1 has 2 numbered actions"):
+        actor_critic.build(actor_critic.Config(env="CartPole-v1"))
     with pytest.raises(ConfigError, match="num_lqr_updates must be at least 30, got 5"):
         actor_critic.Config(num_lqr_updates=5)

@@ -17,10 +17,11 @@ from PIL import Image, ImageSequence
 import dodona
 from dodona import recipes
 from dodona.errors import DataError, InputError
+from dodona.policies import LSTMPolicy
 from dodona.recipes import _clips as clips
-from dodona.recipes import dqn, grpo, policy_gradient, ppo
+from dodona.recipes import actor_critic, dqn, grpo, policy_gradient, ppo, trpo
 from dodona.recipes._kept import Kept, file_name
-from dodona.rl import evaluate, make_env
+from dodona.rl import evaluate, evaluate_recurrent, make_env
 from dodona.rl.trained_policy import TrainedPolicy
 from dodona.runs import RunFolder, drive, read_events, write_report
 
@@ -30,8 +31,14 @@ PPO = ppo.Config(
 )  # fmt: skip
 TINY = {
     "ppo": PPO,
-    "grpo": grpo.Config(objective="grpo", num_seeds=1, num_updates=2, num_groups=2, group_size=3, num_eval_episodes=4),
+    "grpo": grpo.Config(policy="mlp", objective="grpo", num_seeds=1, num_updates=2, num_groups=2, group_size=3, num_eval_episodes=4),
     "policy-gradient": policy_gradient.Config(num_seeds=1, num_updates=2, num_env_steps=512, num_eval_episodes=4),
+    "trpo": trpo.Config(
+        env="Pendulum-v1", num_seeds=1, num_env_steps=512, num_envs=4, num_steps=64, num_eval_episodes=4, critic_iters=1,
+    ),
+    "actor-critic": actor_critic.Config(
+        env="MountainCarContinuous-v0", num_seeds=1, num_td3_steps=5000, num_eval_episodes=4
+    ),
     "dqn": dqn.Config(num_seeds=1, num_env_steps=1500, num_updates=100),
 }  # fmt: skip
 
@@ -162,8 +169,17 @@ def test_the_report_holds_the_clip_of_the_best(runs, name):
     figures = recipe.figures(read_events(run), run.artifacts)
     (key,) = [k for k in figures if k.startswith("clip ")]
     assert len(figures[key].frames) > 5 and len(figures[key].to_json()) < 300_000
-    assert "one episode" in figures[key].layout.title.text
+    title = figures[key].layout.title.text
+    assert "one episode" in title and title.count(key.removeprefix("clip ")) == 1
     assert key in write_report(run, recipe).read_text()
+
+
+def test_a_policy_that_remembers_leaves_a_clip_too():
+    policy = TrainedPolicy(LSTMPolicy.for_env(make_env("CartPole-v1", 1, seed=0), memory=4))
+    told, _ = clips.record(policy, "CartPole-v1", seed=3, name="x")
+    env = make_env("CartPole-v1", 1, seed=0)
+    played = evaluate_recurrent(policy, env, num_episodes=1, seed=3, greedy=True)
+    assert told["return"] == played.mean_return
 
 
 def test_a_damaged_clip_is_named(runs, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from dodona.core.protocols import Event
 from dodona.errors import ConfigError, InputError
 from dodona.recipes import _control as control
-from dodona.recipes import grpo, policy_gradient, ppo
+from dodona.recipes import _grpo_control, grpo, policy_gradient, ppo
 
 TINY = ppo.Config(
     env="CartPole-v1", num_seeds=2, num_env_steps=512, num_envs=4, num_steps=32, minibatches=2, epochs=2,
@@ -123,10 +123,10 @@ def test_wrong_ids_are_said_before_anything_runs():
 
 
 # ---------------------------------------------------------------------- grpo, policy gradients
-@pytest.mark.parametrize("objective", list(grpo.OBJECTIVES))
+@pytest.mark.parametrize("objective", list(_grpo_control.OBJECTIVES))
 def test_every_objective_of_groups_trains_a_perceptron(objective):
     config = grpo.Config(
-        objective=objective, num_seeds=1, num_updates=2, num_groups=2, group_size=3, num_eval_episodes=4
+        policy="mlp", objective=objective, num_seeds=1, num_updates=2, num_groups=2, group_size=3, num_eval_episodes=4
     )  # fmt: skip
     whole = [started(config), *grpo.build(config)]
     kinds = [e.kind for e in whole]
@@ -136,7 +136,7 @@ def test_every_objective_of_groups_trains_a_perceptron(objective):
 
 
 def test_the_rows_of_grpo_miss_when_it_does_not_learn():
-    config = started(grpo.Config())
+    config = started(grpo.Config(policy="mlp"))
     good = [config, *evaluations("grpo", GOOD), *evaluations("kimi", GOOD)]
     assert missed(grpo.judge(good)) == []
     bad = [config, *evaluations("grpo", GOOD), *evaluations("kimi", [[9.0, 9.0, 9.0]] * 5)]

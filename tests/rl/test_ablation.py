@@ -42,7 +42,7 @@ def told(arm, seed, returns, num_env_steps=1000):
 
 
 def test_every_switch_of_the_core_is_flipped_alone():
-    arms = ablation_arms(SMALL, PPODetails(), TASKS, num_seeds=2)
+    arms = ablation_arms(SMALL, PPODetails(), TASKS, seeds=(0, 1), stack=False)
     flipped = [name.split(" / ")[0] for name in names(arms)]
     assert flipped[0] == "as given" and len(flipped) == 14
     assert [seed for _, seed, _ in arms.turns[:4]] == [0, 1, 0, 1]
@@ -88,7 +88,9 @@ def test_differences_are_those_of_the_late_episodes_scaled_by_task_and_always_on
 
 
 def test_a_study_is_its_runs_one_by_one():
-    found = ablate(SMALL, PPODetails(), TASKS, switches=["clip_grad_norm"], num_seeds=2)
+    found = ablate(
+        SMALL, PPODetails(), TASKS, switches=["clip_grad_norm"], num_seeds=2, stack=False
+    )
     (effect,) = found.effects
     for scores, details in (
         (effect.on, PPODetails()),
@@ -104,9 +106,32 @@ def test_a_study_is_its_runs_one_by_one():
     assert found.base is effect.on
 
 
-def test_a_study_that_was_cut_goes_on_where_it_was():
+def test_seeds_in_step_give_the_events_of_single_runs():
+    switches = ["clip", "separate_networks"]
+
+    def events(stack):
+        arms = ablation_arms(
+            SMALL, PPODetails(), TASKS, switches=switches, seeds=(3, 5), stack=stack
+        )
+        found = {}
+        for e in arms:
+            found.setdefault((e.data["arm"], e.data["seed"]), []).append(e)
+        return arms, found
+
+    (arms, together), (_, alone) = events(True), events(False)
+    # a shared trunk can not be stacked
+    assert [seed for _, seed, _ in arms.turns] == [3, 3, 3, 5]
+    assert set(together) == set(alone) and len(alone) == 6
+    for key, run in alone.items():
+        assert [e.num_samples for e in run] == [e.num_samples for e in together[key]]
+        for a, b in zip(run, together[key], strict=True):
+            assert a.metrics == pytest.approx(b.metrics, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_study_that_was_cut_goes_on_where_it_was(stack):
     def arms():
-        return ablation_arms(SMALL, PPODetails(), TASKS, switches=["clip"], num_seeds=2)
+        return ablation_arms(SMALL, PPODetails(), TASKS, switches=["clip"], seeds=(0, 1), stack=stack)  # fmt: skip
 
     whole = [(e.data, e.metrics) for e in arms()]
     one, other = arms(), arms()

@@ -8,8 +8,24 @@ import torch
 from torch import nn
 
 from dodona.errors import DataError, InputError
-from dodona.policies import DeterministicPolicy, LinearPolicy, MLPPolicy, TablePolicy
-from dodona.rl import EpsilonGreedy, Normalizer, PPOConfig, QNetwork, make_env, ppo_trainer
+from dodona.policies import (
+    CNNPolicy,
+    DeterministicPolicy,
+    LinearPolicy,
+    LSTMPolicy,
+    MLPPolicy,
+    TablePolicy,
+)
+from dodona.rl import (
+    EpsilonGreedy,
+    Normalizer,
+    PPOConfig,
+    PPODetails,
+    QNetwork,
+    evaluate_recurrent,
+    make_env,
+    ppo_trainer,
+)
 from dodona.rl.trained_policy import TrainedPolicy, read_header
 
 
@@ -102,6 +118,70 @@ def test_an_actor_without_chance_comes_back_as_a_certain_law(bounds):
         loaded.log_prob(obs, actor(obs))
 
 
+IMAGE = (2, 36, 40)
+SEEING = {
+    "policy": lambda: CNNPolicy(IMAGE, 3, hidden=16, seed=1),
+    "unscaled": lambda: CNNPolicy(IMAGE, 3, hidden=16, scale_images=False, seed=1),
+    "action values": lambda: EpsilonGreedy(QNetwork.nature(3, obs_shape=IMAGE, seed=1)),
+    "dueling": lambda: EpsilonGreedy(QNetwork.nature(3, obs_shape=IMAGE, dueling=True, seed=1)),
+}
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_a_policy_of_images_comes_back_with_its_law(name):
+    policy = SEEING[name]()
+    images = torch.randint(0, 256, (5, *IMAGE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))  # fmt: skip
+    assert same_law(policy, again(policy), images)
+
+
+# ---------------------------------------------------------------------- memory
+REMEMBERING = {
+    "vectors": lambda: LSTMPolicy((3,), 4, hidden=5, memory=6, seed=1),
+    "runs on": lambda: LSTMPolicy((3,), 4, hidden=5, memory=6, reset_state=False, orthogonal=False),
+    "begins elsewhere": lambda: LSTMPolicy((3,), 4, zero_state=False, seed=1),
+    "real actions": lambda: LSTMPolicy((3,), 2, family="gaussian", bounds=BOX, seed=1),
+    "unbounded": lambda: LSTMPolicy((3,), 2, family="gaussian", seed=1),
+    "images": lambda: LSTMPolicy(IMAGE, 4, hidden=8, memory=6, scale_images=False, seed=1),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_policy_that_remembers_comes_back_with_its_memory(name):
+    policy = REMEMBERING[name]()
+    loaded, rng = again(policy), torch.Generator().manual_seed(0)
+    obs = torch.randn(2, 4, *policy.body.obs_shape, generator=rng)
+    start = torch.tensor([[True, False, False, False], [True, False, True, False]])
+    rows = {"obs": obs, "start": start, "prompt_state": policy.initial_state(2)}
+    assert loaded.remembers and torch.equal(loaded.initial_state(2), policy.initial_state(2))
+    assert same_law(policy, loaded, rows)
+    actions, logp = loaded.sample(rows, rng=np.random.default_rng(0))
+    assert torch.equal(loaded.log_prob(rows, actions), logp)
+    assert torch.equal(policy.env_actions(actions), loaded.env_actions(actions))
+    state = loaded.initial_state(2)
+    for t in range(4):  # and step by step
+        law, state = loaded.step(obs[:, t], state, start[:, t])
+        assert torch.allclose(law.mode(), policy.distribution(rows).mode()[:, t], atol=1e-6)
+
+
+def test_a_policy_that_remembers_is_played_with_the_statistics_of_its_training():
+    details = PPODetails.lstm(normalize_obs=True, clip_obs=True)
+    config = PPOConfig(num_env_steps=256, num_steps=32, minibatches=2, epochs=1, details=details)
+    trainer = ppo_trainer(None, make_env("CartPole-v1", 4, seed=0), config=config)
+    assert list(trainer)
+    loaded = TrainedPolicy.from_bytes(TrainedPolicy.of(trainer).to_bytes())
+    play = {"num_episodes": 6, "seed": 3, "greedy": True}
+    expected = evaluate_recurrent(
+        trainer.policy, make_env("CartPole-v1", 3, seed=0), normalizer=trainer.collector.normalizer, **play
+    )  # fmt: skip
+    env = make_env("CartPole-v1", 3, seed=0)
+    assert evaluate_recurrent(loaded, env, **play).returns.tolist() == expected.returns.tolist()
+    obs = torch.tensor([[1e6, 0.0, 0.0, 0.0]])
+    assert torch.equal(loaded.scaled({"obs": obs})["obs"], trainer.collector.normalizer.obs(obs))
+    with pytest.raises(InputError, match="a LSTMPolicy remembers.*evaluate_recurrent"):
+        loaded.distribution(env.reset())
+    assert not TrainedPolicy(MLPPolicy(3, 2)).remembers
+
+
 # ---------------------------------------------------------------------- statistics
 def trained():
     config = PPOConfig(num_env_steps=256, num_steps=32, normalize_obs=True, normalize_rewards=True)
@@ -147,13 +227,20 @@ def test_equal_policies_are_equal_files():
 def test_what_can_not_be_told_is_refused():
     with pytest.raises(
         InputError,
-        match="a LinearPolicy can not be written to a policy file, only DeterministicPolicy",
+        match="a LinearPolicy can not be written to a policy file, only CNNPolicy, Dete",
     ):
         TrainedPolicy(LinearPolicy(np.eye(3), 2)).to_bytes()
     with pytest.raises(InputError, match="a EpsilonGreedy can not be written"):
         TrainedPolicy(EpsilonGreedy(nn.Linear(3, 2))).to_bytes()
+    rebuilt = QNetwork.nature(4, obs_shape=IMAGE)
+    rebuilt.body[2] = nn.Tanh()
     with pytest.raises(InputError, match="a EpsilonGreedy can not be written"):
-        TrainedPolicy(EpsilonGreedy(QNetwork.nature(4))).to_bytes()
+        TrainedPolicy(EpsilonGreedy(rebuilt)).to_bytes()
+    for other in (CNNPolicy(IMAGE, 3, hidden=4), LSTMPolicy(IMAGE, 3), LSTMPolicy((3,), 2)):
+        net = other.trunk.net if isinstance(other, CNNPolicy) else other.body.encoder
+        getattr(net, "net", net)[1] = nn.Sigmoid()
+        with pytest.raises(InputError, match=f"a {type(other).__name__} can not be written"):
+            TrainedPolicy(other).to_bytes()
     policy = MLPPolicy(3, 2)
     policy.net[1] = nn.Sigmoid()
     with pytest.raises(InputError, match="a MLPPolicy can not be written"):

@@ -245,7 +245,10 @@ def _plain(text: str) -> Fraction | None:
     sign, number, denominator = match.groups()
     if denominator is not None and int(denominator) == 0:
         return None
-    value = Fraction(number.replace(",", "")) / int(denominator or 1)
+    digits = number.replace(",", "")
+    # whole numbers need no reading of decimals, which is most of the time
+    value = Fraction(digits) if "." in digits else Fraction(int(digits))
+    value = value / int(denominator) if denominator is not None else value
     return -value if sign == "-" else value
 
 

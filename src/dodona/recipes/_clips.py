@@ -25,6 +25,7 @@ from dodona.figures.clip import SCENES, WIDTH, clip, film, sentence
 from dodona.rl.environments import Env, make_env
 from dodona.rl.episodes import env_actions
 from dodona.rl.gymnasium_env import GymnasiumEnv
+from dodona.rl.recurrent import remembering
 
 LONGEST = 2000  # steps of an episode that nothing ends
 STILLS = 40  # at least, of a longer film; twice as many at most
@@ -75,7 +76,8 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path]) -> dict[str,
 def _figure(event: Event, artifacts: Mapping[str, Path]) -> go.Figure:
     told, arm = event.data["clip"], event.data.get("arm")
     path, env_id = artifacts[told["file"]], told["env"]
-    who = env_id if arm in (None, env_id) else f"{env_id}, {arm}"
+    # some arms are called after their task, or begin with it
+    who = env_id if arm is None else arm if arm.startswith(env_id) else f"{env_id}, {arm}"
     try:
         if path.suffix == ".txt":
             return sentence(path.read_text(), title=f"{env_id}: no clip")
@@ -100,6 +102,8 @@ def _play(
     policy: Any, env: Env, seed: int, look: Callable[[torch.Tensor], None]
 ) -> tuple[float, int]:
     """(return, length) of the first episode; ``look`` is given every observation of it, the last one too."""
+    if getattr(policy, "remembers", False):
+        policy, env = remembering(policy, env)
     obs, total, length = env.reset(seed=seed), 0.0, 0
     look(obs[0])
     while length < LONGEST:

@@ -5,6 +5,7 @@
     dodona run actor-critic --task offpac       learning from another policy's steps
     dodona run actor-critic --task a2c          action values, TD errors, n steps, GAE on one task
     dodona run actor-critic --task td3          DDPG and TD3: returns, and what their critics promise too much
+    dodona run actor-critic --env MountainCarContinuous-v0        DDPG and TD3 on another task with real actions
 
 Source: Konda & Tsitsiklis 1999; Mnih et al. 2016, arXiv:1602.01783; Fazel et al. 2018, arXiv:1801.05039;
 Degris et al. 2012, arXiv:1205.4839; Fujimoto et al. 2018, arXiv:1802.09477.
@@ -45,7 +46,7 @@ from dodona.rl import (
 )
 
 TASKS = ("lqr", "offpac", "a2c", "td3")
-POLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
+POLE, PENDULUM, CAR = "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"
 NUM_ENVS, NUM_EVALUATIONS, EVAL_ROWS = 16, 12, 50
 CRITICS: Mapping[str, float | None] = {  # gae_lambda; QAC has none
     "QAC": None, "A2C, TD error": 0.0, "A2C, 5 steps": 1.0, "A2C, GAE": 0.95,
@@ -61,6 +62,8 @@ class Config:
 
     task: Literal["all", "lqr", "offpac", "a2c", "td3"] = "all"
     """lqr, offpac, a2c or td3; all: one after another"""
+    env: str | None = None
+    """a Gymnasium id with real actions for DDPG and TD3, which then run alone; none: Pendulum-v1"""
     num_seeds: int = 3
     """independent runs of every learner but the regulator's"""
     num_lqr_seeds: int = 20
@@ -90,6 +93,10 @@ class Config:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
+        if self.env is not None and self.task not in ("all", "td3"):
+            raise ConfigError(
+                f"env {self.env} is for DDPG and TD3, and task is {self.task}, which has its own. Leave one out."
+            )
 
 
 PRESETS: Mapping[str, Config] = {
@@ -102,9 +109,15 @@ PRESETS: Mapping[str, Config] = {
 def build(config: Config) -> Trainer:
     """Every learner of the tasks asked for, with every seed."""
     arms: dict[str, Callable[[int], Trainer]] = {}
-    for task in TASKS if config.task == "all" else (config.task,):
+    for task in _tasks(config):
         arms |= {"lqr": _lqr, "offpac": _offpac, "a2c": _a2c, "td3": _td3}[task](config)
     return _Arms(arms, seeds=tuple(range(config.seed, config.seed + config.num_seeds)))
+
+
+def _tasks(config: Config) -> tuple[str, ...]:
+    if config.task == "all":
+        return TASKS if config.env is None else ("td3",)
+    return (config.task,)
 
 
 class _Arms(Arms):
@@ -162,30 +175,41 @@ def _a2c(config: Config) -> dict[str, Callable[[int], Trainer]]:
 
 
 def _td3(config: Config) -> dict[str, Callable[[int], Trainer]]:
+    env_id = PENDULUM if config.env is None else config.env
+
     def run(name: str, seed: int) -> Trainer:
-        every = config.num_td3_steps // 8
-        settings = (DDPGConfig if name == "DDPG" else TD3Config)(
-            num_env_steps=config.num_td3_steps, evaluate_every=every, seed=seed
+        kind = DDPGConfig if name == "DDPG" else TD3Config
+        settings = (kind.mountain_car if env_id == CAR else kind)(
+            num_env_steps=config.num_td3_steps, evaluate_every=config.num_td3_steps // 8, seed=seed
         )
-        many = make_env(PENDULUM, min(EVAL_ROWS, config.num_eval_episodes), seed=seed)
-        long = make_env(PENDULUM, 32, seed=seed, max_episode_steps=BIAS_STEPS + BIAS_HORIZON)
+        many = make_env(env_id, min(EVAL_ROWS, config.num_eval_episodes), seed=seed)
         holder: list[Any] = []  # the critics are the trainer's, which asks this function
 
         def judged(policy: Any) -> dict[str, float]:
             played = evaluate(policy, many, num_episodes=config.num_eval_episodes, seed=10_000 + seed)  # fmt: skip
-            found = value_bias(
-                policy, holder[0].critics, long, gamma=settings.gamma, num_steps=BIAS_STEPS,
-                horizon=BIAS_HORIZON, seed=20_000 + seed,
-            )  # fmt: skip
-            return {"return": played.mean_return, "bias": found.mean}
+            found = {"return": played.mean_return}
+            if env_id == PENDULUM:  # nothing ends it early, so that returns can be cut at a horizon
+                found["bias"] = _bias(policy, holder[0].critics, settings.gamma, seed)
+            return found
 
         trainer = (ddpg_trainer if name == "DDPG" else td3_trainer)(
-            None, None, make_env(PENDULUM, 8, seed=seed), settings, evaluate=judged
+            None, None, make_env(env_id, 8, seed=seed), settings, evaluate=judged
         )
         holder.append(trainer)
         return trainer
 
-    return {name: functools.partial(run, name) for name in DETERMINISTIC}
+    # a wrong id or numbered actions are said before anything runs
+    run(DETERMINISTIC[0], config.seed)
+    return {name: keeping(name, functools.partial(run, name)) for name in DETERMINISTIC}
+
+
+def _bias(policy: Any, critics: Any, gamma: float, seed: int) -> float:
+    """What the first critic promises beyond what the pendulum brings, mean."""
+    long = make_env(PENDULUM, 32, seed=seed, max_episode_steps=BIAS_STEPS + BIAS_HORIZON)
+    found = value_bias(
+        policy, critics, long, gamma=gamma, num_steps=BIAS_STEPS, horizon=BIAS_HORIZON, seed=20_000 + seed,
+    )  # fmt: skip
+    return found.mean
 
 
 def judge(events: Sequence[Event]) -> list[Row]:
@@ -207,8 +231,13 @@ def judge(events: Sequence[Event]) -> list[Row]:
         name = f"A2C: mean return over the run, GAE less TD error ({solved} of {len(short)} seeds of which end at 475)"
         rows.append(_row(name, more, "> 0: longer advantages are surer", more > 0))
     rows += control.judge_progress(events, "QAC")
+    goal = control.threshold(_env_id(events))
     for arm in DETERMINISTIC:
-        rows += control.judge_arm(events, arm, control.THRESHOLDS[PENDULUM])
+        rows += (
+            control.judge_progress(events, arm)
+            if goal is None
+            else control.judge_arm(events, arm, goal)
+        )
     late = {
         arm: x[:, x.shape[1] // 2 :] for arm in DETERMINISTIC if (x := _biases(events, arm)).size
     }
@@ -227,13 +256,14 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
         out["regulator, gap"] = regulator.gap_figure(runs)
         out["regulator, path"] = regulator.path_figure(runs)
     out |= off_policy.figures(_off_policy_runs(events)[0])
+    other = _env_id(events)
     for title, arms, env_id in (
         ("On the pole longer advantages are surer to arrive, raw action values lag behind (IQM, 95 % over seeds)", list(CRITICS), POLE),
-        ("Both deterministic actors swing the pendulum up (IQM, 95 % over seeds)", list(DETERMINISTIC), PENDULUM),
+        (_finding(events, other), list(DETERMINISTIC), other),
     ):  # fmt: skip
-        goal = control.THRESHOLDS[env_id]
+        goal = control.threshold(env_id)
         figure = control.returns_figure(
-            events, arms, title=title, goals={f"solved: {goal:g}": goal}
+            events, arms, title=title, goals={} if goal is None else {f"solved: {goal:g}": goal}
         )
         if figure is not None:
             out[f"returns, {env_id}"] = figure
@@ -256,6 +286,22 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
 # ---------------------------------------------------------------------- private
 def _of(events: Sequence[Event], arm: str) -> list[Event]:
     return [e for e in events if e.data.get("arm") == arm]
+
+
+def _env_id(events: Sequence[Event]) -> str:
+    """Where DDPG and TD3 learn."""
+    given = next((e.data["config"].get("env") for e in events if "config" in e.data), None)
+    return PENDULUM if given is None else given
+
+
+def _finding(events: Sequence[Event], env_id: str) -> str:
+    """What DDPG and TD3 have come to, for the title of their returns."""
+    goal, what = control.threshold(env_id), "the returns of two deterministic actors"
+    if goal is not None:
+        ends = {arm: returns[:, -1] for arm in DETERMINISTIC if (returns := control.table(events, arm)[1]).size}  # fmt: skip
+        what = " and ".join(f"{(x >= goal).sum()} of {len(x)} seeds of {arm}" for arm, x in ends.items())  # fmt: skip
+        what = f"solved by {what}"
+    return f"{env_id}: {what} (IQM, 95 % over seeds)"
 
 
 def _off_policy_runs(events: Sequence[Event]) -> tuple[dict[str, dict[str, list[Event]]], int]:

@@ -22,8 +22,10 @@ from dodona.core.protocols import EMPTY, Event, Row, Trainer
 from dodona.core.trainer import Arms, Prepared, Stages
 from dodona.errors import ConfigError
 from dodona.figures import COLOURS, styled
+from dodona.recipes import _clips as clips
 from dodona.recipes import _control as control
 from dodona.recipes import _trpo_map as map_of_steps
+from dodona.recipes._kept import keeping
 from dodona.rl import (
     A2CConfig,
     Evaluation,
@@ -136,7 +138,8 @@ def build(config: Config) -> Trainer:
         task = _task(config, env_id)
         for method in task.methods:
             if config.compare or method in REGIONS:
-                arms[f"{env_id}, {method}"] = functools.partial(_run, config, env_id, method)
+                arm, run = f"{env_id}, {method}", functools.partial(_run, config, env_id, method)
+                arms[arm] = keeping(arm, run)
     next(iter(arms.values()))(config.seed)  # a wrong id or setting is said before anything runs
     seeds = tuple(range(config.seed, config.seed + config.num_seeds))
     return Stages(
@@ -219,8 +222,7 @@ def judge(events: Sequence[Event]) -> list[Row]:
 
 
 def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> dict[str, go.Figure]:
-    """The map, returns with intervals, what steps spend of their radius, and what they gain of what is promised."""
-    del artifacts
+    """The map, returns with intervals, a clip per task, what steps spend of their radius and gain of what is promised."""
     out: dict[str, go.Figure] = {}
     drawn = map_of_steps.figure(events)
     if drawn is not None:
@@ -234,6 +236,7 @@ def figures(events: Sequence[Event], artifacts: Mapping[str, Path] = EMPTY) -> d
         )  # fmt: skip
         if figure is not None:
             out[f"returns {env_id}"] = figure
+    out |= clips.figures(events, artifacts)
     spent, gains = _spent(events, arms), _gains(events, arms)
     out |= {name: f for name, f in (("radius", spent), ("gains", gains)) if f is not None}
     figure = control.metric_figure(

@@ -1,7 +1,7 @@
 """Acting and learning in turns: the loop that yields events, what they report, and the state of both.
 
-Source: ours.  Not here: how to act and what to learn, which a trainer adds as ``_act``, ``_learn`` and
-``_update_event`` (ddpg.py, dpg.py).
+Source: ours.  Not here: how to act and what to learn, which a trainer adds as ``_act``, ``_learn``, ``_size`` and
+``_update_event`` (dqn.py, ddpg.py, dpg.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from dodona.core.protocols import Event
 from dodona.core.rng import Streams
@@ -19,7 +19,7 @@ from dodona.policies.deterministic import DeterministicPolicy
 from dodona.rl.environments import Env
 from dodona.rl.episodes import EpisodeRecorder
 
-Evaluate = Callable[[DeterministicPolicy], Mapping[str, float]]
+Evaluate = Callable[[Any], Mapping[str, float]]
 Until = Callable[[Mapping[str, float]], bool]
 COUNTERS = ("num_samples", "num_updates", "finished", "warned", "to_judge")
 
@@ -27,20 +27,24 @@ COUNTERS = ("num_samples", "num_updates", "finished", "warned", "to_judge")
 class Turns:
     """The loop of a trainer.
 
-    Args: config: with num_env_steps, record_every, evaluate_every and seed.
+    Args:
+        learnt: what is evaluated.
+        env: None where nobody acts.
+        config: with num_env_steps, record_every, evaluate_every and seed.
+        loss: the name of what ``seen.losses`` sums up.
     """
 
     def __init__(
-        self, policy: DeterministicPolicy, env: Env, config: Any, *, evaluate: Evaluate | None,
-        until: Until | None,
+        self, learnt: nn.Module, env: Env | None, config: Any, *, evaluate: Evaluate | None,
+        until: Until | None, loss: str = "loss/critic",
     ):  # fmt: skip
-        self.policy, self.env, self.config = policy, env, config
+        self.learnt, self.config = learnt, config
+        self.env: Any = env
         self.evaluate, self.until = evaluate, until
         self.streams = Streams(config.seed)
         self.num_samples = self.num_updates = 0
         self.finished = self.warned = self.to_judge = False
-        self.size = 0  # weights times rows of an update
-        self.seen = Seen(env.num_envs)
+        self.seen = Seen(1 if env is None else env.num_envs, loss)
         self.obs: Tensor | None = None
 
     def __iter__(self) -> Iterator[Event]:
@@ -50,7 +54,7 @@ class Turns:
                 yield self._evaluation_event()
             if self.finished:
                 return
-            with few_threads(self.size):
+            with few_threads(self._size()):
                 record, self.to_judge = self._until_due()
             if record:
                 yield self._update_event()
@@ -69,6 +73,10 @@ class Turns:
             if record or judge or self.finished:
                 return record, judge
 
+    def _size(self) -> int:
+        """Weights times rows of an update."""
+        raise NotImplementedError
+
     def _act(self) -> Any:
         raise NotImplementedError
 
@@ -80,8 +88,8 @@ class Turns:
 
     def _evaluation_event(self) -> Event:
         assert self.evaluate is not None
-        with few_threads(self.size), torch.no_grad():
-            found = self.evaluate(self.policy)
+        with few_threads(self._size()), torch.no_grad():
+            found = self.evaluate(self.learnt)
         if self.until is not None and self.until(found):
             self.finished = True
         metrics = {f"eval/{name}": value for name, value in found.items()}
@@ -92,15 +100,17 @@ class Turns:
     def _turns_state(self) -> dict[str, Any]:
         return {
             "streams": self.streams.state_dict(),
-            "env": self.env.state_dict(),
+            "env": None if self.env is None else self.env.state_dict(),
             "obs": None if self.obs is None else self.obs.clone(),
             "seen": self.seen.state_dict(),
             **{name: getattr(self, name) for name in COUNTERS},
         }
 
     def _load_turns(self, state: dict[str, Any]) -> None:
-        for name in ("streams", "env", "seen"):
-            getattr(self, name).load_state_dict(state[name])
+        self.streams.load_state_dict(state["streams"])
+        self.seen.load_state_dict(state["seen"])
+        if self.env is not None:
+            self.env.load_state_dict(state["env"])
         self.obs = state["obs"]
         for name in COUNTERS:
             setattr(self, name, state[name])
@@ -109,8 +119,8 @@ class Turns:
 class Seen:
     """What happened since the last event: episodes, losses, the newest targets and what they were of."""
 
-    def __init__(self, num_envs: int):
-        self.recorder = EpisodeRecorder(num_envs)
+    def __init__(self, num_envs: int, loss: str):
+        self.recorder, self.loss = EpisodeRecorder(num_envs), loss
         self.episodes = np.zeros(3)  # count, sum of returns, sum of lengths
         self.losses = np.zeros(2)  # count, sum
         self.actor_loss: Tensor | None = None
@@ -122,19 +132,23 @@ class Seen:
         ended = self.recorder.take()
         self.episodes += (len(ended), ended.returns.sum(), ended.lengths.sum())
 
-    def note(self, targets: Float[Tensor, "B"], obs: Shaped[Tensor, "B ..."]) -> None:
+    def note(self, targets: Float[Tensor, "B"], obs: Shaped[Tensor, "B ..."] | None = None) -> None:
         self.targets, self.obs = targets, obs
 
-    def take(self, policy: DeterministicPolicy) -> tuple[dict[str, float], float]:
-        """(metrics, largest |target| of the last minibatches); the sums begin anew."""
+    def take(self, policy: DeterministicPolicy | None = None) -> tuple[dict[str, float], float]:
+        """(metrics, largest |target| of the last minibatches); the sums begin anew.
+
+        Args: policy: whose saturation is told, at the obs that were noted.
+        """
         metrics, largest = {}, 0.0
         if self.losses[0]:
-            metrics["loss/critic"] = float(self.losses[1] / self.losses[0])
+            metrics[self.loss] = float(self.losses[1] / self.losses[0])
         if self.actor_loss is not None:
             metrics["loss/actor"] = float(self.actor_loss)
-        if self.targets is not None and self.obs is not None:
+        if self.targets is not None:
             largest = float(self.targets.abs().max())
             metrics |= {"q/mean": float(self.targets.mean()), "q/max": largest}
+        if policy is not None and self.obs is not None:
             metrics["actor/saturation"] = policy.saturation(self.obs)
         if self.episodes[0]:
             count, returns, lengths = self.episodes.tolist()

@@ -10,22 +10,26 @@
 A score is the mean return of the training episodes of the last quarter of the steps, scaled by the task's
 bounds. The interval is a stratified bootstrap over runs. One switch at a time says nothing of two together.
 
+Seeds of a variant run in step where their gradient steps can be taken together (core.stacked), else one after another.
+
 Not here: the switches (ppo_details.py), the picture (figures.forest).
 
 Source: Engstrom et al. 2020, arXiv:2005.12729; Andrychowicz et al. 2020, arXiv:2006.05990 (such studies);
 Agarwal et al. 2021, arXiv:2108.13264 (what is reported).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dodona.core.inputs import check_choice, check_count
+from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.protocols import Event, Trainer
 from dodona.core.rng import Streams
 from dodona.core.shapes import FloatArray
+from dodona.core.stacked import StackedTrainer
 from dodona.core.statistics import bootstrap_interval, iqm
 from dodona.core.trainer import Arms
 from dodona.errors import ConfigError, InputError
@@ -37,6 +41,7 @@ from dodona.rl.ppo_details import SWITCHES, PPODetails
 __all__ = ["Ablation", "Effect", "AblationTask", "ablate", "ablation_arms", "ablation_effects"]
 
 AS_GIVEN = "as given"
+Turn = tuple[str, int, Callable[[int], Trainer]]
 LATE = 0.75  # of the steps; what comes after counts
 # what `settle` decides: such a switch may turn out to change nothing
 SETTINGS = (
@@ -87,7 +92,7 @@ class Ablation:
 
 def ablate(
     config: PPOConfig, details: PPODetails, tasks: Mapping[str, AblationTask], *,
-    switches: Sequence[str] | None = None, num_seeds: int = 5, confidence: float = 0.95,
+    switches: Sequence[str] | None = None, num_seeds: int = 5, stack: bool = True, confidence: float = 0.95,
     num_samples: int = 20_000,
 ) -> Ablation:  # fmt: skip
     """Train with everything as given and with each switch the other way, and compare.
@@ -98,15 +103,18 @@ def ablate(
         tasks: name -> AblationTask.
         switches: those to flip; None: all 13 of the core that do something here and can be flipped alone.
         num_seeds: runs per switch and task, seeds 0..num_seeds-1; 2 at least.
+        stack: seeds run in step where they can; equal to rounding, which training makes visible later.
         confidence, num_samples: of the intervals, see bootstrap_interval.
     Returns: an Ablation, effects in the order of the switches.
     Raises: ConfigError: a switch that changes nothing here, or can not be flipped alone; as detailed_trainer.
         InputError: no task, one seed, an unknown switch, a run in which no late episode ended.
     Source: see the module.
     Oracle: the same runs one by one; a table of scores (tests/rl/test_ablation.py).
-    Cost: (1 + number of switches) * num_seeds * number of tasks runs, one after another.
+    Cost: (1 + number of switches) * num_seeds * number of tasks runs; stacked seeds pay their calls once.
     """
-    arms = ablation_arms(config, details, tasks, switches=switches, num_seeds=num_seeds)
+    arms = ablation_arms(
+        config, details, tasks, switches=switches, seeds=tuple(range(num_seeds)), stack=stack
+    )
     return ablation_effects(
         arms, config, details, tasks, confidence=confidence, num_samples=num_samples
     )
@@ -114,20 +122,24 @@ def ablate(
 
 def ablation_arms(
     config: PPOConfig, details: PPODetails, tasks: Mapping[str, AblationTask], *,
-    switches: Sequence[str] | None = None, num_seeds: int = 5,
+    switches: Sequence[str] | None = None, seeds: Sequence[int] = (0, 1, 2, 3, 4), stack: bool = True,
 ) -> Arms:  # fmt: skip
     """The runs of an ablation as a Trainer, which can be cut and resumed; arms are "switch / task".
 
-    Args, Raises, Source, Oracle, Cost: as ablate.
+    Args: seeds: of the runs of every arm; 2 at least.  The others, Raises, Source, Oracle, Cost: as ablate.
     """
-    check_count(2, num_seeds=num_seeds)
+    check_count(2, num_seeds=len(seeds))
     if not tasks:
         raise InputError("tasks is empty; one at least is needed.")
-    arms: dict[str, Callable[[int], Trainer]] = {}
+    turns: list[Turn] = []
     for name, changed in _variants(config, details, switches).items():
-        for task in tasks:
-            arms[f"{name} / {task}"] = _build(config, changed, tasks[task])
-    return Arms(arms, seeds=tuple(range(num_seeds)))
+        for task, settings in tasks.items():
+            arm, build = f"{name} / {task}", _build(config, changed, settings)
+            if stack and _can_be_stacked(build(seeds[0])):
+                turns.append((arm, seeds[0], _together(build, seeds)))
+            else:
+                turns += [(arm, seed, build) for seed in seeds]
+    return _Turns(turns)
 
 
 def ablation_effects(
@@ -189,12 +201,45 @@ def _variants(
     return found
 
 
-def _build(config: PPOConfig, details: PPODetails, task: AblationTask) -> Callable[[int], Trainer]:
-    def build(seed: int) -> Trainer:
+def _build(
+    config: PPOConfig, details: PPODetails, task: AblationTask
+) -> Callable[[int], PolicyTrainer]:
+    def build(seed: int) -> PolicyTrainer:
         seeded: Any = replace(config, seed=seed)
         return detailed_trainer(None, task.make(seed), details=details, config=seeded)
 
     return build
+
+
+class _Turns(Arms):
+    """Arms of which some have all their seeds in one turn; events of those say whose they are."""
+
+    def __init__(self, turns: Sequence[Turn]):
+        super().__init__({})
+        self.turns = list(turns)
+
+    def __iter__(self) -> Iterator[Event]:
+        while self.position < len(self.turns):
+            name, seed, build = self.turns[self.position]
+            if self.current is None:
+                self.current = build(seed)
+            for event in self.current:
+                yield replace(event, data={"seed": seed, **event.data, "arm": name})
+            self.current = None
+            self.position += 1
+
+
+def _together(build: Callable[[int], PolicyTrainer], seeds: Sequence[int]) -> Callable[[int], Trainer]:  # fmt: skip
+    return lambda _: StackedTrainer({seed: build(seed) for seed in seeds})
+
+
+def _can_be_stacked(trainer: PolicyTrainer) -> bool:
+    """Args: trainer: is not used any more; of a variant's many, all are alike."""
+    try:
+        StackedTrainer({0: trainer})
+    except InputError:
+        return False
+    return True
 
 
 def _table(

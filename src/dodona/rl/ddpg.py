@@ -138,6 +138,7 @@ class DDPGTrainer(Turns):
         num_critics: int, evaluate: Evaluate | None, until: Until | None,
     ):  # fmt: skip
         super().__init__(policy, env, config, evaluate=evaluate, until=until)
+        self.policy = policy
         self.critics, self.num_critics = critics, num_critics
         both = nn.ModuleList([policy, critics])
         copies = copy.deepcopy(both)
@@ -157,7 +158,6 @@ class DDPGTrainer(Turns):
             dt=config.ou_dt,
         )  # fmt: skip
         self.buffer = ReplayBuffer(config.buffer_size, gamma=config.gamma, num_steps=config.num_steps)  # fmt: skip
-        self.size = len(self.online.vector) * config.batch_size
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, moments, replay, environments, noise, random streams, counters: a continuation, bit for bit.
@@ -188,6 +188,9 @@ class DDPGTrainer(Turns):
         self._load_turns(state)
 
     # ------------------------------------------------------------------ private
+    def _size(self) -> int:
+        return len(self.online.vector) * self.config.batch_size
+
     def _act(self) -> int:
         """Step the environments until updates are due; returns how many."""
         config, env = self.config, self.env

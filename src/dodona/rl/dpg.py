@@ -181,6 +181,7 @@ class DPGTrainer(Turns):
         evaluate: Evaluate | None, until: Until | None,
     ):  # fmt: skip
         super().__init__(policy, env, config, evaluate=evaluate, until=until)
+        self.policy = policy
         self.critic = critic
         self.online = FlatParameters(nn.ModuleList([policy, critic]))
         self.nets = ByAutograd(policy, critic, penalty=0.0)
@@ -194,7 +195,6 @@ class DPGTrainer(Turns):
             env.num_envs, env.action_dim, kind=config.noise, std=config.noise_std, theta=config.ou_theta,
             dt=config.ou_dt,
         )  # fmt: skip
-        self.size = len(self.online.vector) * env.num_envs
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, moments, environments, noise, random streams, counters: a continuation, bit for bit.
@@ -222,6 +222,9 @@ class DPGTrainer(Turns):
         self._load_turns(state)
 
     # ------------------------------------------------------------------ private
+    def _size(self) -> int:
+        return len(self.online.vector) * self.env.num_envs
+
     def _act(self) -> tuple[Tensor, Tensor, Step]:
         """One step of every row: what was seen, what was done, what came of it."""
         if self.obs is None:

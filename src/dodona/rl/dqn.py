@@ -9,7 +9,7 @@ environment (Algorithm 8.3 of the book).
 Acting and learning take turns: ``train_every`` steps of the environments, then ``gradient_steps`` updates.
 Between two copies of the target its values of a whole block of minibatches are computed at once.
 
-Not here: replay, networks, continuous actions.
+Not here: the loop (_turns.py), replay, networks, continuous actions.
 
 Source: Mnih et al. 2013, arXiv:1312.5602, and 2015; Zhao 2025, sec. 8.4; van Hasselt et al.,
 arXiv:1509.06461 (double); Schaul et al., arXiv:1511.05952; Wang et al., arXiv:1511.06581.
@@ -18,7 +18,6 @@ arXiv:1509.06461 (double); Schaul et al., arXiv:1511.05952; Wang et al., arXiv:1
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,22 +27,18 @@ from torch import Tensor, nn
 
 from dodona.core.batch import Batch
 from dodona.core.protocols import Event
-from dodona.core.rng import Streams
 from dodona.core.threads import few_threads
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.objectives.targets import double_q_target, q_learning_target
 from dodona.rl._flat import FlatOptimizer, FlatParameters
 from dodona.rl._perceptron import Perceptron
+from dodona.rl._turns import Evaluate, Turns, Until
 from dodona.rl.dqn_config import DQNConfig
 from dodona.rl.environments import Env
-from dodona.rl.episodes import EpisodeRecorder
 from dodona.rl.q_networks import QNetwork
 from dodona.rl.replay import ReplayBuffer
 
 __all__ = ["DQNConfig", "DQNTrainer", "dqn_trainer"]
-
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
-COUNTERS = ("num_samples", "num_updates", "finished", "warned", "to_judge")
 
 
 def dqn_trainer(
@@ -53,7 +48,7 @@ def dqn_trainer(
     *,
     dataset: Batch | None = None,
     evaluate: Evaluate | None = None,
-    until: Callable[[Mapping[str, float]], bool] | None = None,
+    until: Until | None = None,
 ) -> "DQNTrainer":
     """Learn action values by acting in an environment, or from a fixed data set.
 
@@ -95,15 +90,15 @@ def dqn_trainer(
     return DQNTrainer(q_net, env, config, dataset=dataset, evaluate=evaluate, until=until)
 
 
-class DQNTrainer:
+class DQNTrainer(Turns):
     """See ``dqn_trainer``. q_net is what is learnt, target_net its slow copy, buffer the replay."""
 
     def __init__(
         self, q_net: nn.Module, env: Env | None, config: DQNConfig, *, dataset: Batch | None,
-        evaluate: Evaluate | None, until: Callable[[Mapping[str, float]], bool] | None,
+        evaluate: Evaluate | None, until: Until | None,
     ):  # fmt: skip
-        self.q_net, self.env, self.config = q_net, env, config
-        self.evaluate, self.until = evaluate, until
+        super().__init__(q_net, env, config, evaluate=evaluate, until=until, loss="loss/td")
+        self.q_net = q_net
         self.target_net = copy.deepcopy(q_net)
         self.online, self.target = FlatParameters(q_net), FlatParameters(self.target_net, trained=False)  # fmt: skip
         # perceptrons know their gradient; other networks have autograd
@@ -112,15 +107,10 @@ class DQNTrainer:
         self.optimizer = FlatOptimizer(
             self.online, config.optimizer, lr=config.lr, eps=config.optimizer_eps
         )
-        self.streams = Streams(config.seed)
         self.buffer = ReplayBuffer(
             config.buffer_size, gamma=config.gamma, prioritized=config.prioritized, num_steps=config.num_steps,
             priority_exponent=config.priority_exponent,
         )  # fmt: skip
-        self.num_samples = self.num_updates = 0
-        self.finished = self.warned = self.to_judge = False
-        self.seen = _Seen(1 if env is None else env.num_envs)
-        self.obs: Tensor | None = None
         self.everything: Batch | None = None
         if dataset is not None:
             _check_actions(dataset)
@@ -130,18 +120,6 @@ class DQNTrainer:
                     f"the data set has {self.buffer.num_added} rows and buffer_size keeps {config.buffer_size}: "
                     "the first would be lost. Set buffer_size to their number."
                 )
-
-    def __iter__(self) -> Iterator[Event]:
-        while True:
-            if self.to_judge:
-                self.to_judge = False
-                yield self._evaluation_event()
-            if self.finished:
-                return
-            with few_threads(self._size()):
-                record, self.to_judge = self._until_due()
-            if record:
-                yield self._update_event()
 
     @property
     def epsilon(self) -> float:
@@ -165,11 +143,7 @@ class DQNTrainer:
             "target": self.target.vector.clone(),
             "optimizer": self.optimizer.state_dict(),
             "buffer": self.buffer.state_dict(),
-            "streams": self.streams.state_dict(),
-            "env": None if self.env is None else self.env.state_dict(),
-            "obs": None if self.obs is None else self.obs.clone(),
-            "seen": self.seen.state_dict(),
-            **{name: getattr(self, name) for name in COUNTERS},
+            **self._turns_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,17 +157,11 @@ class DQNTrainer:
         self.target.vector.copy_(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.buffer.load_state_dict(state["buffer"])
-        self.streams.load_state_dict(state["streams"])
-        if self.env is not None:
-            self.env.load_state_dict(state["env"])
-        self.obs, self.everything = state["obs"], None
-        self.seen.load_state_dict(state["seen"])
-        for name in COUNTERS:
-            setattr(self, name, state[name])
+        self.everything = None
+        self._load_turns(state)
 
     # ------------------------------------------------------------------ private
     def _size(self) -> int:
-        """Weights times rows of an update."""
         return len(self.online.vector) * (self.config.batch_size or len(self.buffer))
 
     def _values(self, net: nn.Module, obs: Shaped[Tensor, "B ..."]) -> Float[Tensor, "B A"]:
@@ -204,23 +172,11 @@ class DQNTrainer:
         """Share of the run that is over."""
         return min(1.0, self.num_samples / self.config.num_env_steps)
 
-    def _until_due(self) -> tuple[bool, bool]:
-        """Act and learn until a record or an evaluation is due, or the end; which of the two."""
-        config = self.config
-        every = (config.record_every, config.evaluate_every if self.evaluate is not None else 0)
-        while True:
-            before = self.num_samples
-            self._learn(self._pretend() if self.env is None else self._act())
-            self.finished = self.num_samples >= config.num_env_steps
-            record, judge = (
-                n > 0 and (self.finished or self.num_samples // n > before // n) for n in every
-            )
-            if record or judge or self.finished:
-                return record, judge
-
     def _act(self) -> int:
         """Step the environments until updates are due; returns how many."""
         config, env = self.config, self.env
+        if env is None:
+            return self._pretend()
         if self.obs is None:
             self.obs = env.reset(seed=self.streams.integer("environment"))
         while True:
@@ -275,7 +231,7 @@ class DQNTrainer:
                 if config.prioritized:
                     self.buffer.update_priorities(batch.info["indices"], errors.float())
             owed -= block
-            self.seen.targets = y
+            self.seen.note(y)
         if losses:
             self._note_losses(torch.stack(losses), indices)
 
@@ -371,12 +327,12 @@ class DQNTrainer:
                 f"the loss of update {self.num_updates - len(losses) + k + 1} is {losses[k].item()}, on the "
                 f"replay rows {shown}. Look at them with trainer.buffer.rows(...), or lower lr ({self.config.lr:g})."
             )
-        self.seen.count_losses(losses)
+        self.seen.losses += (len(losses), float(losses.sum()))
 
     def _update_event(self) -> Event:
-        config, seen = self.config, self.seen
+        config = self.config
         bound = self.buffer.max_reward / (1.0 - config.gamma) if config.gamma < 1 else math.inf
-        metrics, largest = seen.take()
+        metrics, largest = self.seen.take()
         if math.isfinite(bound):
             metrics["q/bound"] = bound
         diverges = largest > config.divergence * bound > 0
@@ -393,59 +349,6 @@ class DQNTrainer:
             kind="update", step=self.num_updates, num_samples=self.num_samples, metrics=metrics,
             data={"diverges": True} if diverges else {},
         )  # fmt: skip
-
-    def _evaluation_event(self) -> Event:
-        with few_threads(self._size()), torch.no_grad():
-            found = self.evaluate(self.q_net)
-        if self.until is not None and self.until(found):
-            self.finished = True
-        metrics = {f"eval/{name}": value for name, value in found.items()}
-        return Event(
-            kind="evaluation", step=self.num_updates, num_samples=self.num_samples, metrics=metrics
-        )
-
-
-class _Seen:
-    """What happened since the last event: episodes, losses, the newest targets."""
-
-    def __init__(self, num_envs: int):
-        self.recorder = EpisodeRecorder(num_envs)
-        self.episodes = np.zeros(3)  # count, sum of returns, sum of lengths
-        self.losses = np.zeros(2)  # count, sum
-        self.targets: Tensor | None = None
-
-    def count_episodes(self) -> None:
-        """Those that ended since the last call, so that a checkpoint holds them too."""
-        ended = self.recorder.take()
-        self.episodes += (len(ended), ended.returns.sum(), ended.lengths.sum())
-
-    def count_losses(self, losses: Float[Tensor, "K"]) -> None:
-        self.losses += (len(losses), float(losses.sum()))
-
-    def take(self) -> tuple[dict[str, float], float]:
-        """(metrics, largest |target| of the last minibatch); the sums begin anew."""
-        metrics, largest = {}, 0.0
-        if self.losses[0]:
-            metrics["loss/td"] = float(self.losses[1] / self.losses[0])
-        if self.targets is not None:
-            largest = float(self.targets.abs().max())
-            metrics |= {"q/mean": float(self.targets.mean()), "q/max": largest}
-        if self.episodes[0]:
-            count, returns, lengths = self.episodes.tolist()
-            metrics |= {"episode/return": returns / count, "episode/length": lengths / count, "episode/count": count}  # fmt: skip
-        self.episodes[:], self.losses[:] = 0.0, 0.0
-        return metrics, largest
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "recorder": self.recorder.state_dict(), "episodes": self.episodes.copy(),
-            "losses": self.losses.copy(), "targets": None if self.targets is None else self.targets.clone(),
-        }  # fmt: skip
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.recorder.load_state_dict(state["recorder"])
-        self.episodes, self.losses = np.array(state["episodes"]), np.array(state["losses"])
-        self.targets = state["targets"]
 
 
 def _check_actions(dataset: Batch) -> None:

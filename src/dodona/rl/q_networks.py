@@ -66,6 +66,7 @@ class QNetwork(nn.Module):
         check_count(num_actions=num_actions, **{f"hidden[{i}]": h for i, h in enumerate(hidden)})
         numbered = isinstance(inputs, (int, np.integer))
         self.num_states = int(inputs) if numbered else None
+        self.image_shape: tuple[int, ...] | None = None
         self.num_actions, self.dueling, self.action_as_input = num_actions, dueling, action_as_input
         self._check_options(coordinates, action_mask)
         self.register_buffer("coordinates", _table(coordinates, torch.float32), persistent=False)
@@ -118,13 +119,14 @@ class QNetwork(nn.Module):
         Source: Mnih et al. 2015, methods.  Oracle: its 1 686 180 weights for 4 actions.
         """
         frames = nn.Sequential(
-            _Pixels(), _layer(nn.Conv2d, obs_shape[0], 32, 8, 4), nn.ReLU(),
+            Pixels(), _layer(nn.Conv2d, obs_shape[0], 32, 8, 4), nn.ReLU(),
             _layer(nn.Conv2d, 32, 64, 4, 2), nn.ReLU(), _layer(nn.Conv2d, 64, 64, 3, 1), nn.ReLU(),
             nn.Flatten(),
         )  # fmt: skip
         features = frames(torch.zeros(1, *obs_shape)).shape[1]
         net = cls((features,), num_actions, hidden=(512,), dueling=dueling)
         net.body = nn.Sequential(*frames, *net.body[1:])
+        net.image_shape = tuple(obs_shape)
         net._start(seed)
         return net
 
@@ -198,8 +200,8 @@ class EpsilonGreedy(LawPolicy):
         return Categorical((self.epsilon * even + (1.0 - self.epsilon) * best).log())
 
 
-class _Pixels(nn.Module):
-    """Bytes 0..255 as numbers 0..1."""
+class Pixels(nn.Module):
+    """Bytes 0..255 as numbers 0..1.  Source: Mnih et al. 2015.  Oracle: a division (tests)."""
 
     def forward(self, frames: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return frames.float() / 255.0

@@ -138,12 +138,12 @@ class RecurrentCollector:
 
 
 def evaluate_recurrent(
-    policy: LSTMPolicy, env: Env, *, num_episodes: int, seed: int, greedy: bool = False,
+    policy: Any, env: Env, *, num_episodes: int, seed: int, greedy: bool = False,
     normalizer: Normalizer | None = None,
 ) -> EpisodeStats:  # fmt: skip
     """rl.evaluate for a policy that remembers.
 
-    Args, Returns, Raises: as evaluate.
+    Args: policy: an LSTMPolicy, or a TrainedPolicy of one.  The others, Returns, Raises: as evaluate.
     Source: ours.  Oracle: single episodes by hand (tests/rl/test_recurrent.py).
     Cost: as evaluate.
     """
@@ -153,10 +153,11 @@ def evaluate_recurrent(
     )
 
 
-def remembering(policy: LSTMPolicy, env: Env) -> tuple[Any, Env]:
+def remembering(policy: Any, env: Env) -> tuple[Any, Env]:
     """(player, env): a Policy of single observations that keeps its state itself, and the environment that
     tells it where episodes begin. They are used together, one question per step.
 
+    Args: policy: an LSTMPolicy, or a TrainedPolicy of one.
     Source: ours.  Oracle: single episodes by hand (tests/rl/test_recurrent.py).  Cost: as the policy.
     """
     player = _Player(policy)
@@ -175,7 +176,7 @@ def _next_values(x: dict[str, Tensor]) -> Tensor:
 class _Player:
     """A policy without memory in the eyes of whoever asks it once per step: it keeps the state itself."""
 
-    def __init__(self, policy: LSTMPolicy):
+    def __init__(self, policy: Any):
         self.policy = policy
         self.state = self.start = torch.zeros(0)
 

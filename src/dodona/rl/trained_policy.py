@@ -8,19 +8,19 @@
 The file is safetensors; the key "dodona" of its header is JSON: the class and its arguments, what is known of
 the training, and a hash of all tensors. Nothing is unpickled, and only the classes of KINDS are made.
 
-Not here: a continuation of the training, which needs far more (runs/checkpoint.py).
+Not here: those classes (_policy_kinds.py), a continuation of the training, which needs far more (runs/checkpoint.py).
 
 Source: ours; safetensors (Hugging Face).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
@@ -28,20 +28,19 @@ from torch import Tensor, nn
 
 from dodona.core.protocols import EMPTY, Distribution
 from dodona.errors import DataError, InputError
-from dodona.policies.deterministic import DeterministicPolicy
-from dodona.policies.mlp import MLPPolicy
-from dodona.policies.table import TablePolicy
+from dodona.rl._policy_kinds import KINDS
 from dodona.rl.normalizer import EPS, Normalizer
-from dodona.rl.q_networks import EpsilonGreedy, QNetwork
+from dodona.rl.q_networks import EpsilonGreedy
 
 KEY, FORMAT = "dodona", 1
-ACTIVATIONS: Mapping[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+Observations = Shaped[Tensor, "..."] | Mapping[str, Tensor]
 
 
 class TrainedPolicy(nn.Module):
     """A policy behind the statistics it was trained with: it takes observations as the environment gives them.
 
     obs' = clip((obs - mean) / std, -clip, clip), then the policy; without a normaliser the policy alone.
+    One that remembers is played by rl.evaluate_recurrent, or step by step with its state.
 
     Args:
         policy: what was trained.
@@ -82,25 +81,46 @@ class TrainedPolicy(nn.Module):
         collector = getattr(trainer, "collector", None)
         return cls(policy, normalizer=getattr(collector, "normalizer", None), facts=facts)
 
+    @property
+    def remembers(self) -> bool:
+        """It has a state, which ``initial_state`` begins and ``step`` carries on."""
+        return hasattr(self.policy, "initial_state")
+
+    def initial_state(self, num: int) -> Float[Tensor, "B ..."]:
+        """Of a policy that remembers: the state before a first step, for ``num`` rows."""
+        return self.policy.initial_state(num)
+
+    def step(
+        self, obs: Shaped[Tensor, "B ..."], state: Float[Tensor, "B ..."], start: Bool[Tensor, "B"]
+    ) -> tuple[Distribution, Float[Tensor, "B ..."]]:
+        """Of a policy that remembers: (law of the next action, next state); rows that start forget theirs first."""
+        return self.policy.step(self.scaled(obs), state, start)
+
     def distribution(
-        self, obs: Shaped[Tensor, "..."], actions: Tensor | None = None
+        self, obs: Observations, actions: Tensor | None = None
     ) -> "Distribution | Point":
-        """The law of the action of each observation; its ``mode()`` is the greedy action."""
+        """The law of the action of each observation; its ``mode()`` is the greedy action.
+
+        Raises: InputError: single observations for a policy that remembers.
+        """
+        if self.remembers and not isinstance(obs, Mapping):
+            raise InputError(
+                f"a {type(self.policy).__name__} remembers, and single observations do not say what. Play it by "
+                "rl.evaluate_recurrent(policy, env, ...), or with policy.step(obs, state, start)."
+            )
         if hasattr(self.policy, "distribution"):
             return self.policy.distribution(self.scaled(obs), actions)
         return Point(self.policy(self.scaled(obs)))
 
-    def forward(self, obs: Shaped[Tensor, "..."]) -> "Distribution | Point":
+    def forward(self, obs: Observations) -> "Distribution | Point":
         return self.distribution(obs)
 
-    def log_prob(
-        self, obs: Shaped[Tensor, "..."], actions: Shaped[Tensor, "..."]
-    ) -> Float[Tensor, "..."]:
+    def log_prob(self, obs: Observations, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """log p of each action, nats.  Raises: TypeError: a policy without chance."""
         return self.distribution(obs, actions).log_prob(actions)
 
     def sample(
-        self, obs: Shaped[Tensor, "..."], *, rng: Any, num_samples: int = 1
+        self, obs: Observations, *, rng: Any, num_samples: int = 1
     ) -> tuple[Shaped[Tensor, "..."], Float[Tensor, "..."]]:
         """(actions, their log p), as the policy says; NaN for the log p of one without chance."""
         if hasattr(self.policy, "sample"):
@@ -112,10 +132,12 @@ class TrainedPolicy(nn.Module):
         """What an environment is given for these samples: within its bounds."""
         return self.policy.env_actions(actions) if hasattr(self.policy, "env_actions") else actions
 
-    def scaled(self, obs: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """Observations as the policy was trained on them."""
+    def scaled(self, obs: Any) -> Any:
+        """Observations as the policy was trained on them; of a mapping its "obs"."""
         if self.mean is None:
             return obs
+        if isinstance(obs, Mapping):
+            return {**obs, "obs": self.scaled(obs["obs"])}
         obs = (obs - self.mean) / self.std
         return obs if self.clip is None else obs.clamp(-self.clip, self.clip)
 
@@ -216,102 +238,6 @@ def read_header(data: bytes, *, name: str = "the policy file") -> dict[str, Any]
 
 
 # ---------------------------------------------------------------------- private
-Described = tuple[dict[str, Any], dict[str, Tensor | None]]
-
-
-class _Kind(NamedTuple):
-    """How a class of policies is told and made again.
-
-    describe: policy -> (arguments as JSON, arguments that are tensors), or None: it can not be told.
-    make: the same two -> a policy, whose weights come after.
-    """
-
-    describe: Callable[[Any], Described | None]
-    make: Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]
-
-
-def _describe_mlp(policy: MLPPolicy) -> Described | None:
-    layers = [x for x in policy.net if isinstance(x, nn.Linear)]
-    between = {type(x) for x in policy.net if not isinstance(x, nn.Linear)}
-    names = [name for name, kind in ACTIVATIONS.items() if between <= {kind}]
-    if not names:
-        return None
-    arguments = {
-        "obs_dim": layers[0].in_features, "size": policy.size, "family": policy.family,
-        "hidden": [x.out_features for x in layers[:-1]], "activation": names[0],
-        "log_std": None if policy.log_std is None else 0.0,
-    }  # fmt: skip
-    return arguments, {"low": policy.low, "high": policy.high}
-
-
-def _make_mlp(arguments: dict[str, Any], extra: dict[str, Tensor]) -> MLPPolicy:
-    bounds = (extra["low"], extra["high"]) if extra else None
-    return MLPPolicy(**arguments, bounds=bounds)
-
-
-def _describe_table(policy: TablePolicy) -> Described:
-    num_states, num_actions = policy.logits.shape
-    return {"num_states": num_states, "num_actions": num_actions}, {
-        "action_mask": policy.action_mask
-    }
-
-
-def _make_table(arguments: dict[str, Any], extra: dict[str, Tensor]) -> TablePolicy:
-    return TablePolicy(**arguments, action_mask=extra.get("action_mask"))
-
-
-def _describe_greedy(policy: EpsilonGreedy) -> Described | None:
-    net = policy.q_net
-    if not isinstance(net, QNetwork):
-        return None
-    plain = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.ReLU, nn.Flatten)
-    if not all(isinstance(x, plain) for x in net.body):
-        return None
-    layers = [x for x in [*net.body, net.head] if isinstance(x, (nn.Linear, nn.Embedding))]
-    width = layers[0].weight.shape[1] - net.action_as_input
-    arguments = {
-        "inputs": [width] if net.num_states is None else net.num_states,
-        "num_actions": net.num_actions, "dueling": net.dueling, "action_as_input": net.action_as_input,
-        "hidden": [x.weight.shape[1 if isinstance(x, nn.Embedding) else 0] for x in layers[:-1]],
-        "layer_norm": any(isinstance(x, nn.LayerNorm) for x in net.body), "epsilon": policy.epsilon,
-    }  # fmt: skip
-    return arguments, {"coordinates": net.coordinates, "action_mask": net.action_mask}
-
-
-def _make_greedy(arguments: dict[str, Any], extra: dict[str, Tensor]) -> EpsilonGreedy:
-    arguments = dict(arguments)
-    epsilon, inputs = arguments.pop("epsilon"), arguments.pop("inputs")
-    inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-    return EpsilonGreedy(QNetwork(inputs, **arguments, **extra), epsilon=epsilon)
-
-
-def _describe_deterministic(policy: DeterministicPolicy) -> Described | None:
-    if not isinstance(policy.net, nn.Sequential):
-        return None
-    layers = [x for x in policy.net if isinstance(x, nn.Linear)]
-    if not layers or not all(isinstance(x, (nn.Linear, nn.ReLU)) for x in policy.net):
-        return None
-    arguments = {
-        "obs_dim": layers[0].in_features, "action_dim": layers[-1].out_features,
-        "hidden": [x.out_features for x in layers[:-1]],
-    }  # fmt: skip
-    return arguments, {"low": policy.low, "high": policy.high}
-
-
-def _make_deterministic(arguments: dict[str, Any], extra: dict[str, Tensor]) -> DeterministicPolicy:
-    bounds = (extra["low"], extra["high"]) if extra else None
-    return DeterministicPolicy.mlp(**arguments, bounds=bounds)
-
-
-KINDS: Mapping[str, _Kind] = {
-    "DeterministicPolicy": _Kind(_describe_deterministic, _make_deterministic),
-    "MLPPolicy": _Kind(_describe_mlp, _make_mlp),
-    "TablePolicy": _Kind(_describe_table, _make_table),
-    "EpsilonGreedy": _Kind(_describe_greedy, _make_greedy),
-}
-"""Class of a policy -> how it is told in a file and made again."""
-
-
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 

@@ -18,6 +18,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "learning": (
         "temporal_difference", "value_function_approximation", "dqn", "returns", "environments",
     ),
+    "language": ("language", "language_tasks", "language_training"),
 }  # fmt: skip
 """Name -> scripts; one that a checkout has not is left out. Families of the catalog are groups too."""
 
