@@ -297,3 +297,16 @@ def test_two_processes_equal_one(tmp_path):
         assert other.wait(timeout=60) == 0
     for a, b in zip(shared, run(SPLIT, batch())[0], strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_rows_in_which_nothing_counts_change_nothing():
+    whole = batch()
+    empty = whole.select([0, 1]).replace(mask=torch.zeros_like(whole.mask[:2]))
+    for a, b in zip(run(SPLIT, whole)[0], run(SPLIT, Batch.cat([whole, empty]))[0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_batch_in_which_nothing_counts_makes_no_step():
+    whole = batch()
+    _, numbers = run(SPLIT, whole.replace(mask=torch.zeros_like(whole.mask)))
+    assert numbers["update/steps"] == 0.0

@@ -313,3 +313,24 @@ def test_terms_that_look_at_the_whole_minibatch_refuse_to_be_split():
     batch = objective.prepare(four_answers(values=torch.zeros(4, 3)))
     with pytest.raises(InputError, match="scale='minibatch' can not be split.*scale='whiten'"):
         objective(batch.logp_old, batch, values=torch.zeros(4, 3), denom=10.0)
+
+
+def test_the_best_answers_of_each_group_train_alone():
+    objective = o.grpo(kl="none", kl_coef=0.0, keep_best=2)
+    rewards = torch.tensor([0.0, 1.0, 0.5, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    group = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    mask = torch.ones(9, 2, dtype=torch.bool)
+    batch = Batch(
+        obs=torch.zeros(9, 2), actions=torch.zeros(9, 2), mask=mask, logp_old=torch.zeros(9, 2),
+        rewards=torch.stack([torch.zeros(9), rewards], dim=1), group=group,
+    )  # fmt: skip
+    plain = o.grpo(kl="none", kl_coef=0.0).prepare(batch)
+    kept = objective.prepare(batch)
+    assert kept.mask.any(1).nonzero().flatten().tolist() == [1, 3, 6]
+    rows = kept.mask.any(1)
+    assert torch.equal(kept.advantages[rows], plain.advantages[rows])
+
+
+def test_the_best_answers_need_groups():
+    with pytest.raises(InputError, match="keep_best chooses among the answers of a group"):
+        o.ppo(keep_best=1)

@@ -211,7 +211,9 @@ class BoundGradientUpdate:
             raise InputError("target_kl compares with logp_old, and the batch has none.")
         reads = getattr(objective, "reads", None)
         batch = batch if reads is None else batch.only(*reads)
-        batch = batch.flatten() if config.unit == "steps" else batch
+        batch = batch.flatten() if config.unit == "steps" else _counted_rows(batch)
+        if not len(batch):
+            return means_of_steps([], rate(config.lr, step), told_kl=False)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(config.lr, step)
         steps: list[dict[str, float]] = []
@@ -312,6 +314,17 @@ def means_of_steps(steps: list[dict[str, float]], lr: float, *, told_kl: bool) -
     }
     last = {"update/kl": steps[-1]["update/kl"]} if steps and told_kl else {}
     return _means(taken or steps) | counts | last
+
+
+def _counted_rows(batch: Batch) -> Batch:
+    """Without the rows in which nothing counts: they change no sum, and cost a pass.
+
+    Several processes keep theirs, so that all make the same number of steps.
+    """
+    if batch.mask.ndim < 2 or world_size() > 1:
+        return batch
+    rows = batch.mask.flatten(1).any(1)
+    return batch if bool(rows.all()) else batch.select(rows)
 
 
 def _count(batch: Batch, objective: Objective) -> Tensor:

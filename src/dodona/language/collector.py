@@ -230,8 +230,7 @@ def fault(rollout: Rollout, tokenizer: Any) -> str | None:
         return "cut: no end"
     if rollout.finish == "error":
         return "error"
-    vocab = tokenizer.vocab_bytes
-    if any(not vocab[i] for i in rollout.token_ids[:-1].tolist()):
+    if not all(map(tokenizer.vocab_bytes.__getitem__, rollout.token_ids[:-1].tolist())):
         return "a special token inside"
     return None
 

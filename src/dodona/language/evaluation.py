@@ -19,7 +19,10 @@ from dodona.core.inputs import check_count
 from dodona.errors import InputError
 from dodona.language.collector import fault, prompt_ids
 from dodona.language.generation import exact_pass_rates, forced, generate, score_tokens
+from dodona.language.sampling import Sampling
 from dodona.language.tasks.base import Item, Score, wrong
+
+GREEDY = Sampling(temperature=0.0)
 
 
 class PassRates:
@@ -33,6 +36,7 @@ class PassRates:
         num_samples: answers drawn to each item where right ones can not be listed.
         max_new_tokens: of those.  seed: of those; the same in every evaluation.
         engine: draws them; None: the policy itself.
+        greedy: also "greedy/<part>", the share of items whose likeliest answer, token by token, is right.
     Raises: InputError: a count, no items.
     Source: see the module.  Oracle: exact_pass_rate of each, sampled rates (tests).
     Cost: a teacher-forced pass over all right answers, or the answers drawn.
@@ -41,6 +45,7 @@ class PassRates:
     def __init__(
         self, task: Any, tokenizer: Any, parts: Mapping[str, Sequence[Item]], *, by: str | None = None,
         num_samples: int = 1, max_new_tokens: int = 64, seed: int = 0, engine: Any = None,
+        greedy: bool = False,
     ):  # fmt: skip
         check_count(num_samples=num_samples, max_new_tokens=max_new_tokens)
         for name, items in parts.items():
@@ -49,7 +54,7 @@ class PassRates:
         self.task, self.tokenizer, self.by = task, tokenizer, by
         self.parts = {name: list(items) for name, items in parts.items()}
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
-        self.seed, self.engine = seed, engine
+        self.seed, self.engine, self.greedy = seed, engine, greedy
         self.exact = all(can_list(task, items[0]) for items in self.parts.values())
 
     def __call__(self, policy: Any) -> dict[str, float]:
@@ -57,6 +62,11 @@ class PassRates:
         for name, items in self.parts.items():
             rates = self.rates(policy, items)
             told[f"pass/{name}"] = float(rates.mean())
+            if self.greedy:
+                likeliest = self.drawn(policy, items, GREEDY)
+                told[f"greedy/{name}"] = float(
+                    np.mean([s.verdict == "right" for _, s in likeliest])
+                )
             if self.by is not None:
                 kinds = np.array([item.meta[self.by] for item in items])
                 told |= {f"pass/{name}/{self.by}={k}": float(rates[kinds == k].mean()) for k in np.unique(kinds)}  # fmt: skip
@@ -69,10 +79,14 @@ class PassRates:
         right = [score.verdict == "right" for _, score in self.drawn(policy, items)]
         return np.reshape(right, (len(items), self.num_samples)).mean(1)
 
-    def drawn(self, policy: Any, items: Sequence[Item]) -> list[tuple[str, Score]]:
-        """(text, its score) of num_samples answers to each item."""
+    def drawn(
+        self, policy: Any, items: Sequence[Item], sampling: Sampling = Sampling(),  # noqa: B008
+    ) -> list[tuple[str, Score]]:  # fmt: skip
+        """(text, its score) of num_samples answers to each item; of one where sampling is greedy."""
+        count = 1 if sampling.temperature == 0.0 else self.num_samples
         settings = {
-            "num_samples": self.num_samples, "max_new_tokens": self.max_new_tokens, "seed": self.seed,
+            "num_samples": count, "max_new_tokens": self.max_new_tokens, "seed": self.seed,
+            "sampling": sampling,
         }  # fmt: skip
         prompts = [prompt_ids(self.tokenizer, item) for item in items]
         if self.engine is None:
@@ -81,7 +95,7 @@ class PassRates:
             self.engine.sync(policy.named_parameters(), version=0)
             rollouts = self.engine.generate(prompts, **settings)
         faults = [fault(r, self.tokenizer) for r in rollouts]
-        each = [item for item in items for _ in range(self.num_samples)]
+        each = [item for item in items for _ in range(count)]
         return [
             (r.text, wrong(reason) if reason else self.task.verify(item, r.text))
             for r, reason, item in zip(rollouts, faults, each, strict=True)

@@ -40,6 +40,7 @@ class CharTokenizer:
                 f"{twice!r} comes {alphabet.count(twice)} times in the alphabet {alphabet!r}. List every symbol once."
             )
         self._symbols = ("",) * len(SPECIAL) + tuple(alphabet)
+        self._bytes = tuple(symbol.encode() for symbol in self._symbols)
 
     def __len__(self) -> int:
         """Ids, the three special ones included."""
@@ -57,7 +58,7 @@ class CharTokenizer:
     @property
     def vocab_bytes(self) -> tuple[bytes, ...]:
         """[V] what every id adds to the text, in UTF-8: what a stop table reads. Special ids add nothing."""
-        return tuple(symbol.encode() for symbol in self._symbols)
+        return self._bytes
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """The ids of a text.

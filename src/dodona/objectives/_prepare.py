@@ -45,7 +45,8 @@ def prepare(objective: "PolicyObjective", batch: Batch, moments: RunningMoments 
             total = masked_sum(rewards, batch.mask, dim=1)
             return batch.replace(advantages=total[:, None].expand_as(rewards).contiguous())
         advantages, returns = _advantages(objective, rewards, batch)
-        return batch.replace(advantages=_finish(objective, advantages, batch), returns=returns)
+        batch = batch.replace(advantages=_finish(objective, advantages, batch), returns=returns)
+        return batch if objective.keep_best is None else _best(batch, objective.keep_best)
 
 
 def _require(objective: "PolicyObjective", batch: Batch) -> None:
@@ -155,6 +156,21 @@ def _finish(objective: "PolicyObjective", advantages: Tensor, batch: Batch) -> T
     if objective.advantage_clip is not None:
         advantages = advantages.clamp(-objective.advantage_clip, objective.advantage_clip)
     return torch.where(mask.bool(), advantages, 0.0)
+
+
+def _best(batch: Batch, keep: int) -> Batch:
+    """Of each group the rows with the largest advantages above 0, so many at most; the others count no more."""
+    counts = batch.mask.bool()
+    # an answer's advantage is the same on all its tokens
+    each = torch.where(counts, batch.advantages, -torch.inf).amax(1)
+    order = each.argsort(descending=True, stable=True)
+    order = order[batch.group[order].argsort(stable=True)]
+    number = batch.group[order]
+    first = torch.searchsorted(number, number)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - first
+    chosen = (rank < keep) & (each > 0)
+    return batch.replace(mask=torch.where(chosen[:, None], batch.mask, torch.zeros_like(batch.mask)))  # fmt: skip
 
 
 def _step_numbers(batch: Batch) -> Tensor:

@@ -139,6 +139,8 @@ class PolicyObjective:
     """groups whose rewards are all alike are masked"""
     mask_truncated: bool = False
     """rows that were cut from outside are masked"""
+    keep_best: int | None = None
+    """so many answers of each group are trained on, those with the largest advantages above 0; None: all"""
     sources: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """field -> paper and section, or "ours\""""
 
@@ -152,6 +154,7 @@ class PolicyObjective:
         for name in ("advantage_clip", "reward_clip", "value_clip_eps", "tau"):
             if getattr(self, name) is not None:
                 check_range("(0, inf)", **{name: getattr(self, name)})
+        check_count(keep_best=self.keep_best)
         if self.entropy_quantile is not None:
             check_range("[0, 1)", entropy_quantile=self.entropy_quantile)
         for wrong, what in self._contradictions():
@@ -179,6 +182,9 @@ class PolicyObjective:
              f"scale={self.scale!r} belongs to groups, got advantage={self.advantage!r}. Use scale='whiten'."),
             (self.filter_groups and self.advantage not in ("group", "process"),
              f"filter_groups belongs to groups, got advantage={self.advantage!r}."),
+            (self.keep_best is not None and (self.advantage != "group" or mirror),
+             f"keep_best chooses among the answers of a group by their advantage, got advantage={self.advantage!r}, "
+             f"surrogate={self.surrogate!r}."),
             (self.entropy_target is not None and self.entropy_coef == 0, "entropy_target needs an entropy_coef."),
             (self.reward_clip is not None and self.reward_norm == "none",
              "reward_clip is in standard deviations and belongs to reward_norm."),

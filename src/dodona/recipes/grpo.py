@@ -6,10 +6,10 @@
 
 The task of the default is to rebuild a tree: preorder and inorder are shown, postorder is asked. Of the
 demonstrations 30 % are right; a perfect copy of them is right in a third of its answers. GRPO as published finds a
-shortcut, "print the preorder backwards", right for 8 of 14 shapes, and is dead on the others. Drawing the failing
-kinds of problem more often, and training on the answers that differ most, finds the rest.
+shortcut, "print the preorder backwards", right for 8 of 14 shapes, and is dead on the others. Training on the best
+answer of each group alone, and drawing the failing kinds of problem more often, finds the rest.
 
-Source: Shao et al. 2024, arXiv:2402.03300; Kimi Team 2025, arXiv:2501.12599; Xu et al. 2025, arXiv:2504.13818.
+Source: Shao et al. 2024, arXiv:2402.03300; Dong et al. 2023, arXiv:2304.06767; Kimi Team 2025, arXiv:2501.12599.
 Not here: the arms (_grpo_language.py), their pictures (_grpo_pictures.py), control (_grpo_control.py).
 """
 
@@ -199,9 +199,7 @@ def _setting(config: Config) -> language.Setting:
     names = ("num_updates", "num_prompts", "group_size", "sft_updates", "lr")
     given: dict[str, Any] = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
     setting = replace(known, **given)
-    if setting.keep is not None and setting.keep > setting.group_size:
-        setting = replace(setting, keep=setting.group_size)
-    return replace(setting, shortcut_updates=min(setting.shortcut_updates, setting.num_updates))
+    return replace(setting, plain_updates=min(setting.plain_updates, setting.num_updates))
 
 
 def _kind_names(problem: language.Problem) -> dict[str, str]:
