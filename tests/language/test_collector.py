@@ -144,7 +144,7 @@ def test_steps_are_paid_where_they_end():
 
 
 def test_what_the_text_hides_is_no_answer():
-    from dodona.language.collector import fault
+    from dodona.language.rollouts import fault
 
     rollout = generate(policy(), [[1, 4]], max_new_tokens=3, seed=0, tokenizer=TOKENIZER)[0]
 

@@ -1,10 +1,14 @@
 """Kimi k1.5: its iteration written out by hand, its rewards, minibatches of whole groups, prompts by difficulty."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from dodona.core.batch import Batch
 from dodona.core.updates import GradientUpdate
@@ -213,7 +217,12 @@ def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="length_warmup must be at least 0"):
         trainer(model, length_warmup=-1)
     with pytest.raises(InputError, match="partial rollouts hold tokens of several policies"):
-        trainer(model, partial=PartialRolloutBuffer(2, max_staleness=1), objective=kimi(0.5))
+        trainer(
+            model, tau=None, partial=PartialRolloutBuffer(2, max_staleness=1), objective=kimi(0.5)
+        )
+    for given in ({"tau": None}, {"objective": kimi(0.5)}):
+        with pytest.raises(InputError, match="give tau=..., or an objective that has its own"):
+            trainer(model, **given)
     with pytest.raises(InputError, match="num_updates must be at least 1"):
         config(num_updates=0)
     with pytest.raises(InputError, match="scale='group' would undo tau"):
@@ -221,8 +230,40 @@ def test_wrong_settings_are_refused():
 
 
 def test_another_objective_runs_in_the_same_loop():
-    events = list(trainer(policy(), objective=grpo(kl="none", kl_coef=0.0)))
+    events = list(trainer(policy(), tau=None, objective=grpo(kl="none", kl_coef=0.0)))
     assert len(events) == 3
+
+
+# ---------------------------------------------------------------------- processes
+def trained():
+    """Weights after three iterations; the length reward makes answers of every group differ."""
+    model = policy()
+    settings = config(minibatches=1, epochs=2)
+    list(trainer(model, settings=settings, length_weight=1.0, length_warmup=0))
+    return [p.detach() for p in model.parameters()]
+
+
+def one_of_two(rank, store):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        return trained()
+    finally:
+        dist.destroy_process_group()
+
+
+OTHER_RANK = "import sys; sys.path.insert(0, sys.argv[1]); import test_kimi; test_kimi.one_of_two(1, sys.argv[2])"  # fmt: skip
+
+
+def test_two_processes_equal_one(tmp_path):
+    store = str(tmp_path / "store")
+    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
+    with subprocess.Popen(command) as other:
+        shared = one_of_two(0, store)
+        assert other.wait(timeout=120) == 0
+    alone = trained()
+    assert not torch.equal(alone[0], policy().trunk.embedding.weight)
+    for a, b in zip(shared, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
 # ---------------------------------------------------------------------- rewards

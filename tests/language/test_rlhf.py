@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import get_context
 
 from dodona.core.batch import Batch
 from dodona.core.schedules import linear
@@ -246,7 +247,7 @@ def test_the_update_of_a_critic_never_asks_the_policy():
 
 # ---------------------------------------------------------------------- texts
 def test_texts_come_once_in_a_pass_and_their_loss_adds_up():
-    mixed = MixedTexts(TEXTS, TOKENIZER, num_prompts=8, group_size=1, minibatches=2, seed=3)
+    mixed = MixedTexts(TEXTS, TOKENIZER, minibatches=2, seed=3)
     seen = []
     for _ in range(2):
         drawn = mixed.draw(8)
@@ -319,6 +320,9 @@ def test_cut_answers_pay_their_penalty():
     plain = model.score(rollouts)
     paid = ModelReward(model, cut_penalty=2.0)(ITEMS[:2], rollouts, [])
     np.testing.assert_allclose(paid, plain - [0.0, 2.0])
+    failed = replace(forced([1, 3], []), finish="error")
+    paid = ModelReward(model)(ITEMS[:3], [rollouts[0], failed, rollouts[1]], [])
+    np.testing.assert_allclose(paid, [plain[0], 0.0, plain[1]])
 
 
 def test_the_papers_settings_are_one_call():
@@ -326,6 +330,47 @@ def test_the_papers_settings_are_one_call():
     assert config.lr(100) == pytest.approx(5e-7) and config.lr(0) == pytest.approx(5e-7 / 101)
     assert config.critic_rate * 5e-7 == pytest.approx(1.65e-6) and config.num_prompts == 64
     assert (config.minibatches, config.epochs, config.max_grad_norm) == (4, 1, 1.0)
+
+
+# ---------------------------------------------------------------------- processes
+def _two(rank: int, port: int, queue) -> None:
+    import os
+
+    import torch.distributed as dist
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    queue.put((rank, _stepped()))
+    dist.destroy_process_group()
+
+
+def _stepped() -> list:
+    """Weights after two steps of PPO-max with texts, and the history of scores."""
+    config = replace(TINY, minibatches=1, optimizer="sgd", lr=0.1, group_size=3)
+    trainer = build(ppo_max(), texts=TEXTS, config=config)
+    list(trainer)
+    parameters = [*trainer.policy.parameters(), *trainer.critic.parameters()]
+    return [*(p.detach().numpy() for p in parameters), np.array([trainer.moments.count, trainer.moments.mean, trainer.moments.std])]  # fmt: skip
+
+
+def test_two_processes_take_the_steps_of_one():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("fork")
+    queue = context.Queue()
+    others = [context.Process(target=_two, args=(rank, port, queue)) for rank in range(2)]
+    for process in others:
+        process.start()
+    found = dict(queue.get(timeout=100) for _ in others)
+    for process in others:
+        process.join(60)
+    for one, *both in zip(_stepped(), found[0], found[1], strict=True):
+        for x in both:
+            np.testing.assert_allclose(x, one, rtol=0, atol=1e-7)
 
 
 # ---------------------------------------------------------------------- bad input

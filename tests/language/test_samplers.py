@@ -119,7 +119,9 @@ def test_what_makes_no_sense_is_refused(make, message):
 
 
 def test_counts_of_another_number_of_problems_are_refused():
-    with pytest.raises(CheckpointError, match="the saved sampler knows 2 kinds of problem, this one 3"):
+    with pytest.raises(
+        CheckpointError, match="the saved sampler knows 2 kinds of problem, this one 3"
+    ):
         PrioritizedSampler(3).load_state_dict(PrioritizedSampler(2).state_dict())
 
 

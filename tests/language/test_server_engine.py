@@ -502,12 +502,20 @@ def test_weights_that_can_not_be_brought(tmp_path):
         own = ServerEngine(url, policy=policy, deliver=lambda p, v: brought.append((p, v)))
         own.sync(small(seed=1).named_parameters(), version=2)
         assert own.version == 2 and brought[0][0] is own.policy and brought[0][1] == 2
+        told = []
+        server.posts = lambda: {
+            "/collective_rpc": lambda body: told.append(body) or {"results": [None]},
+            "/reset_prefix_cache": lambda body: told.append("forget") or {},
+        }
+        engine.sync(policy.named_parameters(), version=1)  # as vLLM is told
+        assert told[0]["method"] == "reload_weights" and told[1] == "forget"
+        assert told[0]["kwargs"]["weights_path"] == str(tmp_path / "version-1")
         server.posts = lambda: {
             "/v1/completions": server.complete,
             "/update_weights_from_disk": lambda body: {"success": False, "message": "no room"},
         }
         with pytest.raises(InputError, match="did not take the weights in .*: no room"):
-            engine.sync(policy.named_parameters(), version=1)
+            engine.sync(policy.named_parameters(), version=2)
 
 
 def test_a_collector_trains_on_a_server(tmp_path):

@@ -42,7 +42,7 @@ def test_every_arm_runs_and_is_judged(run):
     arms = {e.data["arm"] for e in run if "arm" in e.data}
     assert arms == {"grpo", "shortcut", "sft"}
     rows = grpo.judge(run)
-    assert len(rows) == 4 and "a perfect copy" in rows[0].expected
+    assert len(rows) == 5 and "a perfect copy" in rows[0].expected
     assert rows[0].verdict == "miss"  # three updates teach nothing
 
 
@@ -119,3 +119,22 @@ def test_settings_that_mean_nothing_are_refused(given, message):
 def test_an_unknown_task_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="no task is called 'tree_rebuilt'.*tree_rebuild"):
         grpo.build(grpo.Config(task="tree_rebuilt"))
+
+
+def test_what_a_run_has_left_can_be_trained_further(run, tmp_path):
+    last = [e for e in run if e.data.get("arm") == "grpo" and e.kind == "evaluation"][-1]
+    (name, content), *_ = last.data["artifacts"].items()
+    (tmp_path / name).write_bytes(content)
+    goal = tmp_path / "tuned.safetensors"
+    config = grpo.Config(
+        num_updates=1, num_prompts=2, group_size=2, model=str(tmp_path / name), save_to=str(goal), max_new_tokens=5
+    )  # fmt: skip
+    events = [started(config), *grpo.build(config)]
+    assert {e.data["arm"] for e in events if "arm" in e.data} == {"grpo"}
+    assert {e.data["stage"] for e in events if "stage" in e.data} == {"grpo"}
+    assert load_saved(goal)[1] == load_saved(tmp_path / name)[1]
+
+
+def test_a_model_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="model=nowhere does not exist"):
+        grpo.build(grpo.Config(model="nowhere"))

@@ -25,7 +25,7 @@ from dodona.core.rng import Streams
 from dodona.core.shapes import FloatArray
 from dodona.errors import InputError
 from dodona.language.engines import LIMIT, compare_rollouts, refuse_mismatch
-from dodona.language.rollouts import CUT, Engine, Rollout, rollouts_to_batch
+from dodona.language.rollouts import CUT, Engine, Rollout, fault, prompt_ids, rollouts_to_batch
 from dodona.language.samplers import Sampler, UniformSampler
 from dodona.language.sampling import Sampling
 from dodona.language.steps import step_rewards
@@ -216,34 +216,6 @@ class TaskCollector:
         if not right.all():
             told["answer/length_wrong"] = float(lengths[~right].mean())
         return told
-
-
-def fault(rollout: Rollout, tokenizer: Any) -> str | None:
-    """Why an answer is none, whatever its text says; None where it is one.
-
-    A text does not show an answer's end, nor tokens without bytes (padding, BOS): a policy that is paid by the text
-    alone learns to hide them there.
-
-    Source: ours.  Oracle: exact_pass_rate, which counts the answer and EOS alone (tests).
-    """
-    if rollout.finish in CUT:
-        return "cut: no end"
-    if rollout.finish == "error":
-        return "error"
-    if not all(map(tokenizer.vocab_bytes.__getitem__, rollout.token_ids[:-1].tolist())):
-        return "a special token inside"
-    return None
-
-
-def prompt_ids(tokenizer: Any, item: Item) -> list[int]:
-    """The tokens that an answer to an item follows: those of tokenizer.prompt, else BOS and the text's.
-
-    Source: ours.  Oracle: by hand (tests).
-    """
-    if hasattr(tokenizer, "prompt"):
-        return list(tokenizer.prompt(item.prompt))
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return [*bos, *tokenizer.encode(item.prompt)]
 
 
 def _differs(batch: Batch, group_size: int) -> Tensor:

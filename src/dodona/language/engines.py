@@ -116,6 +116,20 @@ class TableEngine:
         self.version = version
 
 
+def engine_of(policy: Any, *, tokenizer: Any) -> Any:
+    """The engine in this process that a policy needs: TorchEngine, TableEngine, or HFEngine for a model of transformers.
+
+    Raises: as theirs.  Source: ours.  Oracle: tests.
+    """
+    if isinstance(policy, TransformerPolicy):
+        return TorchEngine(policy, tokenizer=tokenizer)
+    if isinstance(policy, SequenceTable):
+        return TableEngine(policy)
+    from dodona.language.hf_engine import HFEngine
+
+    return HFEngine(policy, tokenizer=tokenizer)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Audit:
     """How far the law that drew lies from the policy that is trained, d = logp - logp_policy per token, nats.

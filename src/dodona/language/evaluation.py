@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from dodona.core.inputs import check_count
 from dodona.errors import InputError
-from dodona.language.collector import fault, prompt_ids
 from dodona.language.generation import exact_pass_rates, forced, generate, score_tokens
+from dodona.language.rollouts import fault, prompt_ids
 from dodona.language.sampling import Sampling
 from dodona.language.tasks.base import Item, Score, wrong
 

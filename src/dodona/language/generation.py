@@ -29,7 +29,7 @@ from dodona.core.threads import few_threads, num_weights
 from dodona.errors import InputError
 from dodona.language._tables import TablePrompts, table_states
 from dodona.language._writing import FINISH, Endings, Starts, Written, write
-from dodona.language.rollouts import CUT, Rollout, padded
+from dodona.language.rollouts import CUT, Rollout, padded, prompt_ids
 from dodona.language.sampling import Sampling
 from dodona.policies._decoding import Decoder
 from dodona.policies.table import SequenceTable
@@ -143,7 +143,7 @@ def score_tokens(
 def exact_pass_rate(policy: Any, task: Any, item: Any, *, tokenizer: Any) -> float:
     """The probability that an answer to an item is right, without sampling: sum over task.answers of exp(logp).
 
-    An answer is its text and EOS after BOS and the prompt. Where several token sequences have one text (no
+    An answer is its text and EOS after the prompt (see prompt_ids). Where several token sequences have one text (no
     CharTokenizer), only the tokenizer's own is counted.
 
     Args: task: with ``answers(item)``, all right answers.  tokenizer: as generate, with ``encode`` and bos_id.
@@ -160,7 +160,7 @@ def exact_pass_rates(
     """exact_pass_rate of every item, float64, in few passes.  Args, Raises, Source, Oracle: as exact_pass_rate."""
     rows: list[Rollout] = []
     for number, item in enumerate(items):
-        prompt = [tokenizer.bos_id, *tokenizer.encode(item.prompt)]
+        prompt = prompt_ids(tokenizer, item)
         for k, answer in enumerate(task.answers(item)):
             rows.append(forced(prompt, [*tokenizer.encode(answer), tokenizer.eos_id], number, k))
     rates = np.zeros(len(items))

@@ -23,7 +23,7 @@ from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.schedules import Schedule
 from dodona.core.updates import GradientUpdate
 from dodona.language.collector import Reward, TaskCollector
-from dodona.language.engines import TorchEngine
+from dodona.language.engines import engine_of
 from dodona.language.rollouts import Engine
 from dodona.language.samplers import Sampler
 from dodona.language.tasks.base import Item, Task
@@ -95,7 +95,7 @@ def grpo_trainer(
         policy: a TransformerPolicy or HFPolicy; trained.
         task: with a verifier.
         tokenizer: the policy's.
-        engine: draws the answers; None: TorchEngine(policy).
+        engine: draws the answers; None: engine_of(policy).
         reference: stays as it is; None: the policy as it is now, where the objective reads one.
         objective: None: grpo() without a penalty on the distance to the reference. Any PolicyObjective that needs
             no critic.
@@ -111,7 +111,7 @@ def grpo_trainer(
     Cost: 2 multiplications and additions per weight and generated token, 6 per trained one.
     """
     objective = grpo(kl="none", kl_coef=0.0) if objective is None else objective
-    engine = TorchEngine(policy, tokenizer=tokenizer) if engine is None else engine
+    engine = engine_of(policy, tokenizer=tokenizer) if engine is None else engine
     if objective.needs_reference and reference is None:
         reference = copy.deepcopy(policy).requires_grad_(False)
     collector = TaskCollector(

@@ -151,6 +151,34 @@ def padded(
     return out, there
 
 
+def fault(rollout: Rollout, tokenizer: Any) -> str | None:
+    """Why an answer is none, whatever its text says; None where it is one.
+
+    A text does not show an answer's end, nor tokens without bytes (padding, BOS): a policy that is paid by the text
+    alone learns to hide them there.
+
+    Source: ours.  Oracle: exact_pass_rate, which counts the answer and EOS alone (tests).
+    """
+    if rollout.finish in CUT:
+        return "cut: no end"
+    if rollout.finish == "error":
+        return "error"
+    if not all(map(tokenizer.vocab_bytes.__getitem__, rollout.token_ids[:-1].tolist())):
+        return "a special token inside"
+    return None
+
+
+def prompt_ids(tokenizer: Any, item: Any) -> list[int]:
+    """The tokens that an answer to an item follows: those of tokenizer.prompt, else BOS and the text's.
+
+    Source: ours.  Oracle: by hand (tests).
+    """
+    if hasattr(tokenizer, "prompt"):
+        return list(tokenizer.prompt(item.prompt))
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return [*bos, *tokenizer.encode(item.prompt)]
+
+
 def _value(score: Any) -> float:
     return float(getattr(score, "value", score))
 

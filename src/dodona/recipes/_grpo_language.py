@@ -31,10 +31,12 @@ from dodona.language.saved import saved_policy
 from dodona.language.sft import SFTConfig, sft_trainer
 from dodona.language.tasks import Item, split
 from dodona.objectives import PolicyObjective, grpo
+from dodona.policies import TransformerPolicy
 from dodona.recipes import _tasks as tasks
 
 NUM_JUDGED = 400  # unseen items of an exact evaluation; half as many of training
 NUM_DRAWN = 100  # where answers must be drawn instead
+UNKNOWN_LENGTH = 256  # most tokens of an answer of a model that was given
 NUM_SAMPLES = 8  # answers shown with the verifier's reasons
 EVALUATIONS = 12  # of an arm
 # of imitation take as long as one collection with its update (measured; the report prints the seconds of both)
@@ -50,7 +52,7 @@ class Setting:
     sft_updates: int = 150
     sft_batch: int = 128
     sft_lr: float = 1e-2
-    num_updates: int = 240
+    num_updates: int = 280
     num_prompts: int = 256
     group_size: int = 12
     keep_best: int | None = 1
@@ -74,6 +76,9 @@ class Problem:
     setting: Setting
     correct: float
     seed: int
+    model: str | None = None
+    max_new_tokens: int | None = None
+    save_to: str | None = None
 
     @functools.cached_property
     def rates(self) -> PassRates:
@@ -100,21 +105,25 @@ class Problem:
     @functools.cached_property
     def start(self) -> tuple[Any, Any, int]:
         """(a fresh policy, its tokenizer, the most tokens of an answer)."""
-        return tasks.fresh_policy(
+        if self.model is not None:
+            policy, tokenizer = tasks.loaded_policy(self.model)
+            return policy, tokenizer, self.max_new_tokens or UNKNOWN_LENGTH
+        policy, tokenizer, longest = tasks.fresh_policy(
             self.task, [*self.train, *self.unseen], size=self.setting.size, seed=self.seed
         )
+        return policy, tokenizer, self.max_new_tokens or longest
 
     def demonstrations(self, correct: float) -> list[tuple[str, str]]:
         rng = np.random.default_rng((self.seed, 2))
         return tasks.demonstrations(self.task, self.train, correct=correct, rng=rng)
 
 
-def problem(task_name: str, setting: Setting, *, correct: float, seed: int) -> Problem:
+def problem(task_name: str, setting: Setting, *, correct: float, seed: int, **more: Any) -> Problem:  # fmt: skip
     """A task, split so that no unseen problem shares its group with one of training."""
     task = tasks.named_task(task_name)
     train, unseen = split(task, tasks.items_of(task, seed=seed), unseen=0.2, seed=seed)
     return Problem(
-        task=task, train=train, unseen=unseen, setting=setting, correct=correct, seed=seed
+        task=task, train=train, unseen=unseen, setting=setting, correct=correct, seed=seed, **more
     )
 
 
@@ -145,6 +154,8 @@ def _grpo(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
             sampler=PrioritizedSampler(len(p.train), kinds=kinds, floor=s.floor),
         )  # fmt: skip
 
+    if not s.sft_updates:  # a model that was given can answer already
+        return Stages(("grpo", lambda _: _observed(learn(None), p, name)))
     return Stages(
         ("sft", lambda _: _observed(_imitation(p, p.correct, s.sft_updates), p, name)),
         ("grpo", lambda before: _observed(learn(before), p, name)),
@@ -185,13 +196,14 @@ def _own_answers(
     before: Any, p: Problem, objective: PolicyObjective, *, num_updates: int, num_prompts: int,
     group_size: int, sampler: Any = None,
 ) -> Trainer:  # fmt: skip
-    s, (_, tokenizer, longest) = p.setting, p.start
+    s, (policy, tokenizer, longest) = p.setting, p.start
+    policy = policy if before is None else before.trainer.model
     config = GRPOConfig(
         max_new_tokens=longest, optimizer=s.optimizer, num_updates=num_updates, num_prompts=num_prompts,
         lr=linear(s.lr, 0.1 * s.lr, num_updates, num_warmup=min(5, num_updates - 1)),
     )  # fmt: skip
     return grpo_trainer(
-        before.trainer.model, p.task, tokenizer=tokenizer, objective=objective, group_size=group_size,
+        policy, p.task, tokenizer=tokenizer, objective=objective, group_size=group_size,
         items=p.train, sampler=sampler, config=config, seed=p.seed, evaluate=p.rates,
         evaluate_every=max(1, num_updates // EVALUATIONS),
     )  # fmt: skip
@@ -229,7 +241,10 @@ class Observed:
         except (InputError, AttributeError):  # answers of this task can not be listed
             pass
         if self.trainer.step >= self.trainer.num_updates:
-            data["artifacts"] = {f"{self.name}.safetensors": saved_policy(policy, tokenizer)}
+            if isinstance(policy, TransformerPolicy):
+                data["artifacts"] = {f"{self.name}.safetensors": saved_policy(policy, tokenizer)}
+            if p.save_to is not None and self.name.startswith("grpo-"):
+                tasks.write_policy(policy, tokenizer, p.save_to)
         return replace(event, data={**event.data, **data})
 
     def _policy(self) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dodona.errors import ConfigError, InputError, nearest
 from dodona.language import CharTokenizer
+from dodona.language.saved import load_saved, saved_policy
 from dodona.language.tasks import (
     Arithmetic,
     BinarySearchTrace,
@@ -105,6 +106,36 @@ def fresh_policy(
         context=longest + answer + 8, rope_base=ROPE_BASE if longest + answer < 64 else 10_000.0,
     )  # fmt: skip
     return TransformerPolicy.from_config(config, seed=seed), tokenizer, answer
+
+
+def loaded_policy(place: str) -> tuple[Any, Any]:
+    """(policy, tokenizer) of a file that a run of dodona has left, or of a Hugging Face checkpoint's folder.
+
+    Raises: ConfigError: no such place.  DataError, MissingDependencyError: as load_saved, HFPolicy.load.
+    """
+    found = Path(place)
+    if found.is_file():
+        return load_saved(found)
+    if not found.is_dir():
+        raise ConfigError(
+            f"model={place} does not exist. Give the folder of a Hugging Face checkpoint, or a .safetensors file from "
+            "the artifacts of a run."
+        )
+    from dodona.language.hf import HFPolicy
+    from dodona.language.hf_tokenizer import HFTokenizer
+
+    policy = HFPolicy.load(found)
+    return policy, HFTokenizer.load(found, vocab_size=policy.config.vocab_size)
+
+
+def write_policy(policy: Any, tokenizer: Any, place: str) -> None:
+    """Where loaded_policy finds it: a file for a transformer of ours, a folder for one of Hugging Face."""
+    if isinstance(policy, TransformerPolicy):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_bytes(saved_policy(policy, tokenizer))
+        return
+    policy.save(place)
+    tokenizer.save(place)
 
 
 def data_file(path: str, what: str) -> Path:
