@@ -12,6 +12,7 @@ SAYS = {
     "diagnose_a_learner.py": "truncation as termination: a time limit is taken for an end",
     "verify_my_loss.py": "the wrong side, a sample that has gone too far is not held",
     "verify_trl.py": "TRL",  # a sentence where it is not installed, else a verdict of each loss
+    "serve_policy.py": "after the weights changed",
     "certify_my_values.py": "acting greedily on them loses at most",
 }
 

@@ -129,6 +129,14 @@ class SamplingError(DodonaError, RuntimeError):
         self.trials = trials
 
 
+class EngineError(DodonaError, RuntimeError):
+    """An engine in another process that stopped answering; ``finished`` are the rollouts it had given until then."""
+
+    def __init__(self, message: str, *, finished: Iterable[Any] = ()):
+        super().__init__(message)
+        self.finished = list(finished)
+
+
 class NonFiniteError(DodonaError, ArithmeticError, ValueError):
     """NaN or infinity where a finite number is needed."""
 

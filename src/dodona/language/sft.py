@@ -26,7 +26,8 @@ from dodona.core.reductions import masked_mean
 from dodona.core.schedules import Schedule
 from dodona.errors import InputError
 from dodona.language.generation import forced, score_tokens
-from dodona.language.rollouts import Rollout, padded
+from dodona.language.rollouts import Rollout, padded, prompt_ids
+from dodona.language.tasks.base import Item
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 
@@ -127,7 +128,7 @@ def tokenized(texts: Texts, tokenizer: Any, *, max_tokens: int | None = None) ->
         if not answer:
             raise InputError(f"text {place} is empty: there is nothing to learn from it.")
         tokens = [*tokenizer.encode(answer), tokenizer.eos_id]
-        row = forced([tokenizer.bos_id, *tokenizer.encode(prompt)], tokens, place)
+        row = forced(_before(tokenizer, prompt), tokens, place)
         length = len(row.prompt_ids) + len(row.token_ids)
         if max_tokens is not None and length > max_tokens:
             raise InputError(
@@ -135,6 +136,13 @@ def tokenized(texts: Texts, tokenizer: Any, *, max_tokens: int | None = None) ->
             )
         rows.append(row)
     return rows
+
+
+def _before(tokenizer: Any, prompt: str) -> list[int]:
+    """What the tokens of an answer follow: a prompt as for drawing answers; without one BOS, or EOS where there is none."""
+    if prompt:
+        return prompt_ids(tokenizer, Item(prompt, ""))
+    return [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
 
 
 class SFTBatches:

@@ -80,8 +80,8 @@ class Config:
     """a name, or FILE.py[:NAME] with a task of yours"""
     objective: Literal["all", "grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo", "lite_ppo", "reinforce_pp", "kimi"] | None = None  # fmt: skip
     """what is maximised; none: dr_grpo on language, all on control"""
-    arms: Literal["all", "grpo"] = "all"
-    """all: beside the first arm the shortcut, and copying for as long"""
+    arms: Literal["all", "grpo", "shortcut", "sft"] = "all"
+    """all: the first arm, GRPO as published, and copying for as long; or one of them"""
     num_seeds: int | None = None
     """independent runs; none: one on language, three on control"""
     num_updates: int | None = None
@@ -153,8 +153,9 @@ def build(config: Config) -> Trainer:
         )  # fmt: skip
 
     # what a model that is given knows already can not be compared with demonstrations
-    every = config.arms == "all" and config.model is None and setting.sft_updates > 0
+    every = config.model is None and setting.sft_updates > 0
     names = ("grpo", "shortcut", "sft") if every else ("grpo",)
+    names = names if config.arms == "all" else (config.arms,)
     first = make(config.seed)  # a wrong task is said before anything runs
     first.start  # noqa: B018  and so is a wrong model
     facts = {**language.facts(first), "kinds": _kind_names(first)}
