@@ -334,3 +334,22 @@ def test_the_best_answers_of_each_group_train_alone():
 def test_the_best_answers_need_groups():
     with pytest.raises(InputError, match="keep_best chooses among the answers of a group"):
         o.ppo(keep_best=1)
+
+
+@pytest.mark.parametrize("log_z", ["mean", "logmeanexp"])
+def test_a_mirror_step_in_pieces_of_groups_is_that_of_the_whole(log_z):
+    rewards = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5, 1.0], dtype=torch.float64)
+    mask = torch.ones(6, 2, dtype=torch.bool)
+    batch = Batch(
+        obs=torch.zeros(6, 2), actions=torch.zeros(6, 2), mask=mask,
+        logp_old=torch.zeros(6, 2, dtype=torch.float64),
+        rewards=torch.stack([torch.zeros_like(rewards), rewards], dim=1),
+        group=torch.tensor([0, 0, 0, 1, 1, 1]),
+    )  # fmt: skip
+    objective = o.kimi(0.5, log_z=log_z)
+    prepared = objective.prepare(batch)
+    logp = torch.linspace(-1, 1, 12, dtype=torch.float64).view(6, 2)
+    whole = objective(logp, prepared)[0]
+    cut = [[0, 3], [1, 2, 4, 5]]
+    parts = [objective(logp[rows], prepared.select(rows), denom=6.0)[0] for rows in cut]
+    assert torch.allclose(sum(parts), whole)

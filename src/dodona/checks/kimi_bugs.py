@@ -1,6 +1,6 @@
 """Wrong mirror descent: regressions on the wrong number, to be caught.
 
-Source: card kimi-k1.5, sec. 9 (reports in public code). Not here: samplers, partial rollouts.
+Source: card kimi-k1.5, sec. 9 (reports in public code). Not here: what happens around the loss (_kimi_answer_bugs.py).
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dodona import objectives
+from dodona.checks import _kimi_answer_bugs as answers
 from dodona.core.protocols import Mutant
 from dodona.core.reductions import masked_mean, masked_sum
 
@@ -205,5 +206,6 @@ MUTANTS = (
     _mutant("left out", "kimi", lambda tau, **o: objectives.kimi(tau, **(o | {"baseline": "loo"})), "not the report's baseline"),
     _mutant("towards the reference", "kimi", lambda tau, **o: objectives.kimi(tau, **(o | {"ratio_to": "ref"})), "another policy than the one that sampled"),
     _mutant("group advantages", "kimi", lambda tau, **o: objectives.dr_grpo(**({"surrogate": "unclipped"} | o)), "no price for moving"),
+    *answers.MUTANTS,
 )  # fmt: skip
 """Each replaces one subject of checks.kimi_k1_5."""

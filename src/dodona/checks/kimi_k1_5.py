@@ -2,7 +2,8 @@
 
 The step's optimum, its value and how a chain of steps sharpens it; where the loss stands still, with the exact
 log Z and with the mean reward in its place; its expected gradient over all groups that the reference draws, at
-the first inner step and away from it; the length reward by hand and by its properties.
+the first inner step and away from it; the length reward by hand and by its properties. What happens around the
+loss is in _kimi_answers.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from dodona import objectives
+from dodona.checks import _kimi_answers as answers
 from dodona.checks import _token_batches as tm40
 from dodona.checks._verify_candidates import Groups
 from dodona.checks.compare import each, holds
@@ -21,8 +23,11 @@ from dodona.core.protocols import Check
 from dodona.oracles import sequences as exact
 
 SUBJECTS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(objectives, name)
-    for name in ("kimi_loss", "soft_optimum", "length_rewards", "kimi")
+    **{
+        name: getattr(objectives, name)
+        for name in ("kimi_loss", "soft_optimum", "length_rewards", "kimi")
+    },
+    **answers.SUBJECTS,
 }
 __all__ = ["MUTANTS", "SUBJECTS", "run"]
 CARD = "card kimi-k1.5, sec. 4"
@@ -45,6 +50,8 @@ def run(subjects: Mapping[str, Callable[..., Any]], *, full: bool = False) -> It
     yield from each("by definition", _definition(subjects))
     yield from each("standing still", _standing(subjects))
     yield from each("expected", _expected(subjects, (2, 3) if full else (2,)))
+    for case, found in answers.groups(subjects):
+        yield from each(case, found)
     if full:
         yield from each("descent", _descent(subjects))
 

@@ -195,7 +195,7 @@ class RewardModelConfig:
 
 def reward_model_trainer(
     model: RewardModel, pairs: Pairs, config: RewardModelConfig = RewardModelConfig(), *,  # noqa: B008
-    tokenizer: Any, seed: int = 0, evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    tokenizer: Any, seed: int = 0, evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     evaluate_every: int = 0,
 ) -> FitTrainer:  # fmt: skip
     """A trainer of a reward model on comparisons. Batches are drawn without repeats within a pass.

@@ -255,8 +255,8 @@ class ModelReward:
     ) -> FloatArray:
         found = np.zeros(len(rollouts))
         # what ended in an error counts nowhere
-        there = np.flatnonzero([r.finish != "error" and len(r.token_ids) > 0 for r in rollouts])
-        if len(there):
+        there = [i for i, r in enumerate(rollouts) if r.finish != "error" and len(r.token_ids)]
+        if there:
             found[there] = self.model.score([rollouts[i] for i in there])
         wrong = np.flatnonzero(~np.isfinite(found))
         if len(wrong):

@@ -5,13 +5,16 @@ from typing import Any
 
 _ROOMS = {
     "advantages": ("gae", "group_advantages", "informative_groups", "process_advantages"),
+    "downsampling": ("max_variance_rows",),
+    "dpo": ("dpo_loss",),
     "followon": ("follow_on",),
-    "mirror": ("kimi_loss", "soft_optimum"),
+    "mirror": ("group_log_z", "kimi_loss", "soft_optimum"),
     "objective": ("PolicyObjective", "diff", "gradient_coefficient"),
     "policy": (
         "AdaptiveKL", "dpg_loss", "policy_loss", "ppo_clip_loss", "ppo_kl_loss", "ratio_diagnostics",
         "reinforce_loss", "surrogate_loss",
     ),
+    "preference": ("pairwise_reward_loss", "reward_model_loss"),
     "presets": (
         "a2c", "cispo", "dapo", "dr_grpo", "grpo", "gspo", "gspo_token", "kimi", "lite_ppo", "ppo", "ppo_max",
         "reinforce", "reinforce_pp", "rloo", "vanilla_ppo",

@@ -22,6 +22,7 @@ from dodona.objectives.advantages import (
     informative_groups,
     process_advantages,
 )
+from dodona.objectives.mirror import group_log_z
 from dodona.objectives.returns import discounted_returns
 from dodona.objectives.rewards import normalize_rewards, pay_at_the_end
 
@@ -41,9 +42,14 @@ def prepare(objective: "PolicyObjective", batch: Batch, moments: RunningMoments 
             return batch.replace(advantages=_finish(objective, batch.advantages, batch))
         rewards = _rewards(objective, batch, moments)
         if objective.surrogate == "mirror":
-            # the whole answer's reward, on every token of its row: the loss reads one of them
+            # the whole answer's gain over its group, on every token of its row: the loss reads one of them. Here,
+            # because a minibatch may hold a part of the group
             total = masked_sum(rewards, batch.mask, dim=1)
-            return batch.replace(advantages=total[:, None].expand_as(rewards).contiguous())
+            gain = total - group_log_z(
+                total, batch.group, tau=objective.tau, log_z=objective.log_z,
+                baseline="loo" if objective.baseline == "loo" else "mean",
+            )  # fmt: skip
+            return batch.replace(advantages=gain[:, None].expand_as(rewards).contiguous())
         advantages, returns = _advantages(objective, rewards, batch)
         batch = batch.replace(advantages=_finish(objective, advantages, batch), returns=returns)
         return batch if objective.keep_best is None else _best(batch, objective.keep_best)

@@ -62,7 +62,7 @@ def kimi_loss(
         raise InputError("tau_log_z goes with log_z='exact', and log_z='exact' needs tau_log_z.")
     log_ratio = masked_sum(logp - logp_ref, mask, dim=1)
     if tau_log_z is None:
-        b = _estimate(rewards, groups(group, rewards, **_SMALLEST[baseline]), tau, log_z, baseline)
+        b = group_log_z(rewards, group, tau=tau, log_z=log_z, baseline=baseline)
     else:
         check_shapes(rewards=rewards, tau_log_z=tau_log_z)
         b = tau_log_z
@@ -73,6 +73,20 @@ def kimi_loss(
         loss = -(gain * log_ratio - 0.5 * tau * log_ratio**2)
     rows = None if mask is None else mask.bool().any(1)
     return masked_mean(loss, rows, denom=denom)
+
+
+def group_log_z(
+    rewards: Float[Tensor, "B"], group: Integer[Tensor, "..."], *, tau: float, log_z: str = "mean",
+    baseline: str = "mean",
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """b of every row: tau log Z of its prompt, estimated from the rewards of its group.
+
+    Of whole groups: a minibatch that cuts them must be given what the collection says (kimi_loss, "exact").
+
+    Args, Raises, Source: as kimi_loss.  Oracle: as kimi_loss.  Cost: O(B log B).
+    """
+    members = groups(group, rewards, **_SMALLEST[baseline])
+    return _estimate(rewards, members, tau, log_z, baseline)
 
 
 def soft_optimum(

@@ -337,8 +337,8 @@ class PolicyObjective:
         if self.surrogate == "mirror":
             return kimi_loss(
                 logp, batch.logp_ref if self.ratio_to == "ref" else batch.logp_old, advantages[:, 0],
-                batch.group, mask, tau=self.tau, log_z=self.log_z,
-                baseline="loo" if self.baseline == "loo" else "mean", denom=how["denom"],
+                batch.group, mask, tau=self.tau, log_z="exact", tau_log_z=torch.zeros_like(advantages[:, 0]),
+                denom=how["denom"],
             )  # fmt: skip
         if self.scale == "minibatch":
             advantages = whiten(advantages, mask, ddof=self.ddof, eps=EPS)

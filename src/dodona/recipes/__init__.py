@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """The recipes that exist, by their catalog names."""
+    """The recipes that exist, by their catalog names: kimi_k1_5 is kimi-k1.5."""
     found = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
+    dotted = (re.sub(r"(?<=\d)_(?=\d)", ".", name) for name in found if not name.startswith("_"))
+    return sorted(name.replace("_", "-") for name in dotted)
 
 
 def load(name: str) -> ModuleType:
     """The module of a recipe.  Raises: ConfigError: no such recipe; the nearest is named."""
     if name not in names():
         raise ConfigError(f"unknown recipe '{name}'. {nearest(name, names())}")
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    return importlib.import_module(f"{__name__}.{re.sub('[-.]', '_', name)}")
 
 
 def load_policy(

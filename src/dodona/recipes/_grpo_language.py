@@ -62,12 +62,8 @@ class Setting:
     floor: float = 0.02
     """least weight of a kind that is always solved"""
     optimizer: str = "muon"
-    form_updates: int = 80
-    """steps of imitation of the form alone"""
     plain_updates: int = 120
     """collections of the arm that is trained as published"""
-    plain_lr: float = 1e-2
-    """its learning rate: with a smaller one it finds the shortcut later"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +166,12 @@ def _shortcut(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
     s = p.setting
 
     def learn(before: Any) -> Trainer:
-        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=32, group_size=16, lr=s.plain_lr)  # fmt: skip
+        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=32, group_size=16)  # fmt: skip
 
     return Stages(
         (
             "sft",
-            lambda _: _observed(_imitation(p, 0.0, min(s.form_updates, s.sft_updates)), p, name),
+            lambda _: _observed(_imitation(p, 0.0, s.sft_updates), p, name),
         ),
         ("grpo", lambda before: _observed(learn(before), p, name)),
     )
@@ -201,13 +197,13 @@ def _imitation(p: Problem, correct: float, updates: int) -> Trainer:
 
 def _own_answers(
     before: Any, p: Problem, objective: PolicyObjective, *, num_updates: int, num_prompts: int,
-    group_size: int, sampler: Any = None, lr: float | None = None,
+    group_size: int, sampler: Any = None,
 ) -> Trainer:  # fmt: skip
     s, (policy, tokenizer, longest) = p.setting, p.start
     policy = policy if before is None else before.trainer.model
     config = GRPOConfig(
         max_new_tokens=longest, optimizer=s.optimizer, num_updates=num_updates, num_prompts=num_prompts,
-        lr=linear(lr or s.lr, 0.1 * (lr or s.lr), num_updates, num_warmup=min(5, num_updates - 1)),
+        lr=linear(s.lr, 0.1 * s.lr, num_updates, num_warmup=min(5, num_updates - 1)),
     )  # fmt: skip
     return grpo_trainer(
         policy, p.task, tokenizer=tokenizer, objective=objective, group_size=group_size,
