@@ -23,13 +23,13 @@ def test_the_list_says_what_is_built(capsys):
         (["rum"], "unknown verb 'rum'. Did you mean 'run'"),
         (["run", "dynamic-programing"], "Did you mean 'dynamic-programming'"),
         (
-            ["run", "--set", "gama=0.9"],
+            ["run", "dynamic-programming", "--set", "gama=0.9"],
             "unknown configuration key 'gama'. Did you mean 'gamma'? gamma: discount",
         ),
-        (["run", "--tool", "1"], "no option '--tool'. Did you mean 'tol'"),
+        (["run", "dynamic-programming", "--tool", "1"], "no option '--tool'. Did you mean 'tol'"),
         (["run", "--preset", "quik"], "no preset 'quik'. Did you mean 'quick'"),
-        (["run", "--tol", "0"], "tol must be > 0"),
-        (["run", "--gamma", "1"], "gamma must be in [0, 1)"),
+        (["run", "dynamic-programming", "--tol", "0"], "tol must be > 0"),
+        (["run", "dynamic-programming", "--gamma", "1"], "gamma must be in [0, 1)"),
         (["check", "atss"], "in the catalog and not built yet"),
         (["check", "bellman"], "Did you mean 'bellman-equation'"),
         (["resume", "nowhere"], "is not a run"),
@@ -44,7 +44,21 @@ def test_a_mistake_gets_an_answer_to_act_on(words, message, capsys, tmp_path, mo
 
 
 def test_a_run_judges_itself_and_writes_a_report(capsys, tmp_path):
-    assert main(["run", "--preset", "quick", "--out", str(tmp_path), "--json", "--strict"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "dynamic-programming",
+                "--preset",
+                "quick",
+                "--out",
+                str(tmp_path),
+                "--json",
+                "--strict",
+            ]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert {r["verdict"] for r in result["rows"]} == {"pass"}
     (report,) = tmp_path.glob("*/*/report.html")

@@ -16,7 +16,7 @@ from dodona.catalog import METHODS
 from dodona.errors import ConfigError, DodonaError, InputError, nearest
 from dodona.verbs import VERBS
 
-DEFAULT_RECIPE = "dynamic-programming"
+DEFAULT_RECIPE = "grpo"
 NUM_FLAGS = 12  # fields of a recipe that are options of their own; --set reaches the others
 EPILOG = """exit codes: 0 good, 1 a check or (with --strict) an expectation missed, or a defect found, 2 bad
 input, 130 interrupted. 'dodona VERB --help' explains a verb."""

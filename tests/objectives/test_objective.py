@@ -353,3 +353,21 @@ def test_a_mirror_step_in_pieces_of_groups_is_that_of_the_whole(log_z):
     cut = [[0, 3], [1, 2, 4, 5]]
     parts = [objective(logp[rows], prepared.select(rows), denom=6.0)[0] for rows in cut]
     assert torch.allclose(sum(parts), whole)
+
+
+def test_masked_rows_have_no_part_in_the_history_of_scores():
+    def prepared(rows, moments):
+        mask = torch.tensor([[True, True], [False, False], [True, False]])[rows]
+        rewards = torch.tensor([[0.0, 2.0], [9.0, 9.0], [5.0, 0.0]])[rows]
+        zeros = torch.zeros(mask.shape)
+        batch = Batch(
+            obs=zeros, actions=zeros, mask=mask, logp_old=zeros, rewards=rewards, values=zeros,
+            terminated=torch.tensor([[False, True], [False, False], [True, False]])[rows],
+        )  # fmt: skip
+        objective = o.ppo_max(kl="none", kl_coef=0.0, ptx_coef=0.0)
+        return objective.prepare(batch, moments=moments).advantages
+
+    whole, without = RunningMoments(), RunningMoments()
+    all_rows = prepared([0, 1, 2], whole)
+    assert torch.equal(all_rows[[0, 2]], prepared([0, 2], without))
+    assert whole.mean == without.mean == 3.5

@@ -69,7 +69,16 @@ def full_disk(*_):
 
 
 def solve_file(file, out):
-    words = ["run", "--mdp", str(file), "--gamma", "0.9", "--planners", "value iteration"]
+    words = [
+        "run",
+        "dynamic-programming",
+        "--mdp",
+        str(file),
+        "--gamma",
+        "0.9",
+        "--planners",
+        "value iteration",
+    ]
     return main([*words, "--out", str(out)])
 
 
@@ -321,7 +330,9 @@ def test_a_file_name_may_hold_the_sign_between_problem_and_planner(tmp_path):
 
 @pytest.mark.parametrize("tol", ["inf", "nan", "-1"])
 def test_a_tolerance_must_be_finite(tmp_path, capsys, tol):
-    assert main(["run", f"--tol={tol}", "--out", str(tmp_path / "runs")]) == 2
+    assert (
+        main(["run", "dynamic-programming", f"--tol={tol}", "--out", str(tmp_path / "runs")]) == 2
+    )
     assert "tol must be > 0 and finite" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 

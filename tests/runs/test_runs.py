@@ -283,10 +283,12 @@ def test_a_killed_run_resumes_to_the_same_answer(tmp_path):
         "planners=value iteration",
     ]
     subprocess.run(
-        dodona("run", *common, "--out", str(tmp_path / "a")), check=True, capture_output=True
+        dodona("run", "dynamic-programming", *common, "--out", str(tmp_path / "a")),
+        check=True,
+        capture_output=True,
     )
     process = subprocess.Popen(
-        dodona("run", *common, "--out", str(tmp_path / "b")),
+        dodona("run", "dynamic-programming", *common, "--out", str(tmp_path / "b")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

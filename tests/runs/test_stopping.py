@@ -179,8 +179,8 @@ def test_a_planner_stopped_by_sigint_again_and_again_reaches_the_same_events(tmp
             text=True,
         )
 
-    dodona("run", *settings, "--out", str(tmp_path / "a")).communicate()
-    process = dodona("run", *settings, "--out", str(tmp_path / "b"))
+    dodona("run", "dynamic-programming", *settings, "--out", str(tmp_path / "a")).communicate()
+    process = dodona("run", "dynamic-programming", *settings, "--out", str(tmp_path / "b"))
     num_lines, codes = 0, []
     for _ in range(2):
         until = time.monotonic() + 60

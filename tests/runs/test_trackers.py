@@ -197,7 +197,21 @@ def test_an_unknown_tracker_names_the_nearest(tmp_path):
 
 def test_the_command_line_asks_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert cli.main(["run", "--preset", "quick", "--tracker", "wandb", "--out", str(tmp_path)]) == 2
+    assert (
+        cli.main(
+            [
+                "run",
+                "dynamic-programming",
+                "--preset",
+                "quick",
+                "--tracker",
+                "wandb",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "pip install 'dodona[track]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
             self._adam([p for p in given if id(p) not in chosen], group)
 
     def _orthogonal(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [p.grad for p in matrices]
+        gradients = [p.grad for p in matrices if p.grad is not None]  # step has looked
         momenta = []
         for p in matrices:
             state = self.state[p]

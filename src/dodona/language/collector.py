@@ -127,7 +127,9 @@ class TaskCollector:
                 kept = [batch]  # nothing to learn from, and still a batch
         whole = _joined(kept, wanted * size)
         self.version += 1
-        metrics = _means(told) | {"groups/dead": dead / drawn, "groups/drawn": drawn}
+        metrics = _means(told)
+        if self.group_size > 1:
+            metrics |= {"groups/dead": dead / drawn, "groups/drawn": drawn}
         return whole.replace(info={**whole.info, "metrics": metrics | self.grader.metrics()})
 
     def state_dict(self) -> dict[str, Any]:

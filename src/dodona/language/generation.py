@@ -92,8 +92,9 @@ def generate(
     prefixes = [*first, *(r.prompt_ids for r in resume)]
     told = _Texts(table, tokenizer, sampling)
     old = [None] * len(first) + list(resume)
+    versions = np.full(max_new_tokens, version, dtype=np.int32)
     return [
-        _rollout(i, prefix, starts, written, told, version, past)
+        _rollout(i, prefix, starts, written, told, versions, past)
         for i, (prefix, past) in enumerate(zip(prefixes, old, strict=True))
     ]
 
@@ -279,29 +280,30 @@ class _Texts:
         if self.table is not None and finish == "stop" and not by_id:
             whole = self.table.text(tokens, include_stop=self.sampling.include_stop).text
         else:
-            whole = b"".join([self.vocab[token] for token in tokens])
+            whole = b"".join(map(self.vocab.__getitem__, tokens.tolist()))
         return whole.decode("utf-8", errors="replace")
 
 
 def _rollout(
-    i: int, prompt: np.ndarray, starts: Starts, written: Written, told: _Texts, version: int,
+    i: int, prompt: np.ndarray, starts: Starts, written: Written, told: _Texts, versions: np.ndarray,
     past: Rollout | None,
 ) -> Rollout:  # fmt: skip
-    n = written.lengths[i]
-    fresh = [x[i, :n].copy() for x in written[:4]]
-    fresh.append(np.full(n, version, dtype=np.int32))
+    """The i-th answer. Its arrays are views: thousands of small copies take as long as a pass of a small model."""
+    n = int(written.lengths[i])
+    tokens, logp, logp_raw, entropy = (x[i, :n] for x in written[:4])
+    drawn = versions[:n]
     if past is not None:
         old = (past.token_ids, past.logp, past.logp_raw, past.entropy, past.version)
-        fresh = [
-            None if a is None else np.concatenate([a, b]) for a, b in zip(old, fresh, strict=True)
-        ]
-    tokens, logp, logp_raw, entropy, versions = fresh
+        tokens, logp, logp_raw, entropy, drawn = (
+            None if a is None else np.concatenate([a, b])
+            for a, b in zip(old, (tokens, logp, logp_raw, entropy, drawn), strict=True)
+        )
     finish, stop_id = FINISH[int(written.finish[i])], int(written.stop_id[i])
     stop_id = None if stop_id < 0 else stop_id
     return Rollout(
         prompt_ids=prompt, token_ids=tokens, logp=logp, logp_raw=logp_raw, entropy=entropy,
-        version=versions, finish=finish, stop_id=stop_id,
-        text=told.of(tokens, finish, stop_id), seed=int(starts.seed[i]), prompt_index=int(starts.prompt_index[i]),
+        version=drawn, finish=finish, stop_id=stop_id, text=told.of(tokens, finish, stop_id),
+        seed=int(starts.seed[i]), prompt_index=int(starts.prompt_index[i]),
         sample_index=int(starts.sample_index[i]),
     )  # fmt: skip
 

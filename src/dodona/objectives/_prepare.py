@@ -95,10 +95,16 @@ def _rewards(objective: "PolicyObjective", batch: Batch, moments: RunningMoments
                 f"reward_norm={objective.reward_norm!r} needs the history of scores: prepare(batch, "
                 "moments=RunningMoments())."
             )
-        scores = normalize_rewards(
-            batch.total_rewards(), moments, mode=objective.reward_norm, clip=objective.reward_clip
-        )
-        rewards = pay_at_the_end(scores, mask)
+        rows = mask.bool().any(1)  # a row that is masked whole has no score and no last token
+        rewards = torch.zeros_like(rewards)
+        if bool(rows.any()):
+            scores = normalize_rewards(
+                batch.total_rewards()[rows],
+                moments,
+                mode=objective.reward_norm,
+                clip=objective.reward_clip,
+            )
+            rewards[rows] = pay_at_the_end(scores, mask[rows]).to(rewards)
     given = mask.bool() if batch.reward_mask is None else mask.bool() & batch.reward_mask.bool()
     rewards = torch.where(given, rewards, 0.0)
     if objective.kl == "reward":

@@ -64,7 +64,7 @@ def _pass_rates(events: Sequence[Event]) -> go.Figure | None:
     lines = {} if copied is None else {f"a perfect copy of the demonstrations: {copied:.3f}": copied}  # fmt: skip
     return curves(
         series, title="Only what is learned from its own answers passes the demonstrations",
-        x="seconds of the arm", y="probability of a right answer, unseen problems", lines=lines,
+        x="seconds of the arm", y="pass rate on unseen problems", lines=lines,
     ).update_yaxes(range=[0, 1.02])  # fmt: skip
 
 
@@ -82,12 +82,17 @@ def _kinds(events: Sequence[Event]) -> go.Figure | None:
         return None
     return styled(
         figure, title="A shortcut serves some kinds of problem and leaves the others for dead",
-        x="kind of problem", y="probability of a right answer",
+        x=_kind_axis(events), y="pass rate on unseen problems",
     ).update_layout(barmode="group", legend={"orientation": "h", "y": 1.08})  # fmt: skip
 
 
 def _kind_names(events: Sequence[Event]) -> Mapping[str, str]:
     return next((e.data["facts"].get("kinds", {}) for e in events if "facts" in e.data), {})
+
+
+def _kind_axis(events: Sequence[Event]) -> str:
+    named = bool(_kind_names(events))
+    return "shape, as the inorder of the tree with preorder abcd" if named else "kind of problem"
 
 
 def _answers(events: Sequence[Event]) -> go.Figure | None:
@@ -155,7 +160,7 @@ def _dead(events: Sequence[Event]) -> go.Figure | None:
 def _entropy(events: Sequence[Event]) -> go.Figure | None:
     return _updates(
         events, "answer/entropy", y="entropy (nats per token)",
-        title="The shortcut ends the search early: entropy of a token over training",
+        title="What is left of the search: entropy of a token over training",
     )  # fmt: skip
 
 
@@ -166,12 +171,14 @@ def _kl(table: Mapping[str, tuple[float, float]]) -> go.Figure:
     for i, (caption, k) in enumerate({"cosine to the true gradient": 0, "length beside it": 1}.items()):  # fmt: skip
         figure.add_bar(
             y=names, x=[table[n][k] for n in names], name=caption, orientation="h", marker_color=COLOURS[i],
-            text=[f"{table[n][k]:.6f}" for n in names], textposition="inside", insidetextanchor="start",
+            text=[f"{table[n][k]:.6f}" for n in names], textposition="outside", cliponaxis=False,
         )  # fmt: skip
     return styled(
         figure, title="The same penalty, written seven ways, follows other gradients (TM-40, exact)",
-        x="", y="", height=420,
-    ).update_layout(barmode="group", legend={"orientation": "h", "y": 1.08}, margin={"l": 250})  # fmt: skip
+        x="", y="", height=520,
+    ).update_layout(
+        barmode="group", legend={"orientation": "h", "y": -0.08}, margin={"l": 250, "r": 80}
+    )  # fmt: skip
 
 
 def final_rates(events: Sequence[Event], arm: str) -> dict[int, dict[str, Any]]:

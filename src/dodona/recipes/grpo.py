@@ -134,7 +134,7 @@ class Config:
 
 
 PRESETS: Mapping[str, Config] = {
-    "quick": Config(num_updates=30, sft_updates=60, arms="grpo"),
+    "quick": Config(num_updates=40, sft_updates=100, arms="grpo"),
     "laptop": Config(),
     "paper": Config(num_seeds=3),
 }
@@ -177,13 +177,16 @@ def judge(events: Sequence[Event]) -> list[Row]:
     rates = [m["pass/unseen"] for m in final.values()]
     bar = BARS.get(task) if whole else None
     copied = facts["copied"]
-    expected = f">= {bar:g}" if bar else (f"> {copied:.3f}, a perfect copy" if copied is not None else "measured")  # fmt: skip
-    reached = rates if bar or copied is not None else []
-    goal = bar or copied or 0.0
+    if bar:
+        expected = f">= {bar:g}"
+    elif whole and copied is not None:
+        expected, bar = f"> {copied:.3f}, a perfect copy", copied
+    else:
+        expected = "measured"  # a shorter run than any bar was measured with
     rows.append(Row(
         name=f"exact pass rate on unseen problems after GRPO, the least of {seeds} seed{'s' * (seeds > 1)}",
         measured=round(min(rates), 4), expected=expected,
-        verdict="pass" if not reached or min(reached) >= goal else "miss",
+        verdict="pass" if bar is None or min(rates) >= bar else "miss",
     ))  # fmt: skip
     for metric, what in (("pass/unseen", "the same before, after imitation"), ("greedy/unseen", "its likeliest answers before, after imitation")):  # fmt: skip
         begun = list(pictures.last(events, "grpo", metric, stage="sft").values())
