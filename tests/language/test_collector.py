@@ -265,3 +265,15 @@ def test_two_processes_equal_one(tmp_path):
         assert other.wait(timeout=60) == 0
     for a, b in zip(shared, trained(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)
+
+
+def test_an_engine_without_a_tokenizer_is_refused():
+    with pytest.raises(InputError, match="TorchEngine has no tokenizer"):
+        TaskCollector(
+            TorchEngine(policy()), task(), tokenizer=TOKENIZER, num_prompts=2, group_size=2, max_new_tokens=2
+        )  # fmt: skip
+
+
+def test_a_level_of_items_that_are_given_is_refused():
+    with pytest.raises(InputError, match="level=5 is of items that the task makes anew"):
+        collector(policy(), level=5)

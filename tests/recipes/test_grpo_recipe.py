@@ -145,3 +145,38 @@ def test_what_a_run_has_left_can_be_trained_further(run, tmp_path):
 def test_a_model_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="model=nowhere does not exist"):
         grpo.build(grpo.Config(model="nowhere"))
+
+
+def test_a_checkpoint_of_hugging_face_is_trained_and_saved(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="pip install 'dodona[hf]'")
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = "abcdef,:"
+    vocab = {"<pad>": 0, "<eos>": 1} | {c: 2 + i for i, c in enumerate(letters)}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<pad>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    words.decoder = tokenizers.decoders.Fuse()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(tmp_path / "a")  # fmt: skip
+    shape = transformers.LlamaConfig(
+        vocab_size=len(vocab) + 2, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(shape).save_pretrained(tmp_path / "a")
+    config = grpo.Config(
+        num_updates=2, num_prompts=2, group_size=2, model=str(tmp_path / "a"), save_to=str(tmp_path / "b"),
+        max_new_tokens=4,
+    )  # fmt: skip
+    events = [started(config), *grpo.build(config)]
+    assert grpo.judge(events)[0].name.startswith("drawn pass rate")
+    assert tasks.loaded_policy(str(tmp_path / "b"))[0].config.vocab_size == len(vocab) + 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "x", "arms": "sft"}, "belong to demonstrations"),
+        ({"save_to": "x", "num_seeds": 2}, "is for one model"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        grpo.Config(**given)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dodona.core.batch import Batch
 from dodona.core.inputs import check_choice, check_count, check_range
 from dodona.core.optimizers import (
     OPTIMIZERS,
@@ -99,6 +100,8 @@ class FitTrainer:
 
     def update(self, batch: Any) -> dict[str, float]:
         """One update on a batch you bring; the metrics of its event."""
+        if isinstance(batch, Batch):
+            batch = batch.to(next(self.model.parameters()).device)
         lr = rate(self.lr, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

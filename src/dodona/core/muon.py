@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         momentum: mu.  betas, eps: AdamW's; 0.95 because batches are small beside a run.
         weight_decay: of both, relative to lr.
     Source: see the module.  Oracle: torch.optim.Muon and torch.optim.AdamW, singular values (tests).
-    Cost: AdamW's, and 10 products of the smaller side's square per matrix and step.
+    Cost: AdamW's, and orthogonalized for every matrix.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
         assert closure is None  # of no use here
         for group in self.param_groups:
             given = [p for p in group["params"] if p.grad is not None]
-            matrices = [p for p in given if p.ndim == 2 and id(p) not in self.tables]
+            matrices = [p for p in given if self._is_matrix(p)]
             chosen = set(map(id, matrices))
             if group["weight_decay"]:
                 torch._foreach_mul_(given, 1.0 - group["lr"] * group["weight_decay"])
@@ -62,6 +62,10 @@ class Muon(torch.optim.Optimizer):
             for shape in dict.fromkeys(p.shape for p in matrices):
                 self._orthogonal([p for p in matrices if p.shape == shape], group)
             self._adam([p for p in given if id(p) not in chosen], group)
+
+    def _is_matrix(self, p: Tensor) -> bool:
+        """A single row (the head of a critic) has one direction: its step would be as long whatever the gradient."""
+        return p.ndim == 2 and min(p.shape) > 1 and id(p) not in self.tables
 
     def _orthogonal(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [p.grad for p in matrices if p.grad is not None]  # step has looked

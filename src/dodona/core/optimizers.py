@@ -49,23 +49,23 @@ def trained_parameters(*modules: Any) -> list[nn.Parameter]:
 
 
 def tables_of(*modules: Any) -> frozenset[int]:
-    """ids of the parameters whose rows are looked up.  Source: ours.  Oracle: by hand (tests)."""
-    return frozenset(
-        id(part.weight)
-        for module in modules
-        if isinstance(module, nn.Module)
-        for part in module.modules()
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
-    )
+    """ids of the parameters whose rows are tokens: embeddings, and the output matrix of a model of transformers.
+
+    Source: Jordan et al. 2024, "Muon", which leaves both to AdamW.  Oracle: by hand (tests).
+    """
+    parts = [x for module in modules if isinstance(module, nn.Module) for x in module.modules()]
+    found = [x for x in parts if isinstance(x, nn.Embedding | nn.EmbeddingBag)]
+    found += [x.get_output_embeddings() for x in parts if hasattr(x, "get_output_embeddings")]
+    return frozenset(id(x.weight) for x in found if x is not None)
 
 
 def make_optimizer(
-    optimizer: str | MakeOptimizer, parameters: list[nn.Parameter], lr: float, *,
+    optimizer: str | MakeOptimizer, parameters: list[Any], lr: float, *,
     tables: frozenset[int] = frozenset(),
 ) -> torch.optim.Optimizer:  # fmt: skip
     """An optimizer by name or by function.
 
-    Args: tables: see tables_of; muon alone treats them otherwise.
+    Args: parameters: or groups of them, as torch's optimizers take them.  tables: see tables_of; for muon.
     Raises: InputError: an unknown name.
     Source: of the settings, beside OPTIMIZERS.  Oracle: torch's own (tests).
     """

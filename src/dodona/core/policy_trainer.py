@@ -102,6 +102,11 @@ class PolicyTrainer:
             # once: a collector that is right goes on so, and prepare reads numbers
             batch.validate()
             self._validated = True
+        weight = (
+            next(self.policy.parameters(), None) if isinstance(self.policy, nn.Module) else None
+        )
+        if weight is not None and weight.device != batch.mask.device:
+            batch = batch.to(weight.device)  # collectors may know nothing of devices
         return self.objective.prepare(self._filled(batch), moments=self.moments)
 
     def counted(self, prepared: Batch, batch: Batch, metrics: dict[str, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dodona.core.batch import Batch
-from dodona.core.distributed import all_sum, my_rows
+from dodona.core.distributed import all_sum, my_rows, world_size
 from dodona.core.inputs import check_count, check_range
 from dodona.core.rng import Streams
 from dodona.core.shapes import FloatArray
@@ -78,6 +78,12 @@ class TaskCollector:
         sampling.check_trainable()
         if sampler is not None and items is None:
             raise InputError("a sampler chooses among items: give items=..., or no sampler.")
+        if level is not None and items is not None:
+            raise InputError(f"level={level} is of items that the task makes anew, and items were given. Give one of them.")  # fmt: skip
+        if getattr(engine, "tokenizer", tokenizer) is None:
+            raise InputError(f"{type(engine).__name__} has no tokenizer: its answers have no text to judge, and no end. Make it with tokenizer=.")  # fmt: skip
+        if num_prompts < world_size():
+            raise InputError(f"{num_prompts} prompts can not be shared by {world_size()} processes. Raise num_prompts.")  # fmt: skip
         if items is not None and not len(items):
             raise InputError("items is empty: there is nothing to train on.")
         if filter_bound is not None and group_size == 1:
@@ -209,9 +215,7 @@ class TaskCollector:
             "reward/right": float(right.mean()),
             "answer/length": float(lengths.mean()),
             "answer/entropy": float(np.sum(batch.info["entropy"]) / max(lengths.sum(), 1)),
-            "answer/cut": float(
-                np.mean([f in ("length", "partial") for f in batch.info["finish"]])
-            ),
+            "answer/cut": float(np.mean([f in CUT for f in batch.info["finish"]])),
         }
         if right.any():
             told["answer/length_right"] = float(lengths[right].mean())

@@ -237,7 +237,8 @@ def _read(
                 f"{context}. Shorten one, or build the policy with a larger context."
             )
     ids, there = padded(rows, 0, np.int64)
-    decoder = Decoder(policy.trunk) if decoder is None else decoder
+    if decoder is None:
+        decoder = policy.decoder() if hasattr(policy, "decoder") else Decoder(policy.trunk)
     with few_threads(num_weights(policy) * int(there.sum())):
         return decoder.prefill(
             torch.from_numpy(ids).to(decoder.device),

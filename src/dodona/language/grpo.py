@@ -7,8 +7,7 @@ The loop is core.policy_trainer's, the loss is objectives.grpo() or one of its s
 rloo(), gspo(), cispo(), kimi(tau).
 
 Source: Shao et al. 2024, arXiv:2402.03300, algorithm 1.
-Not here: the objectives (objectives/presets.py), answers (engines.py), a reward model that learns too
-(iterative_grpo.py).
+Not here: the objectives (objectives/presets.py), answers (engines.py), a reward model that learns too.
 """
 
 import copy
@@ -22,10 +21,11 @@ from dodona.core.inputs import check_count
 from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.schedules import Schedule
 from dodona.core.updates import GradientUpdate
-from dodona.language.collector import Reward, TaskCollector
+from dodona.language.collector import ON_POLICY, Reward, TaskCollector
 from dodona.language.engines import engine_of
 from dodona.language.rollouts import Engine
 from dodona.language.samplers import Sampler
+from dodona.language.sampling import Sampling
 from dodona.language.tasks.base import Item, Task
 from dodona.objectives import PolicyObjective, grpo
 
@@ -65,6 +65,10 @@ class GRPOConfig:
     """rounds in which groups without a difference are drawn again; None: they stay"""
     level: int | None = None
     """of items that the task makes anew; None: the task's own"""
+    sampling: Sampling = ON_POLICY
+    """the law of the answers, and stops beside EOS; see TaskCollector"""
+    grade_cut: bool = False
+    """judge answers without an end by their text; False: they are wrong"""
     audit: float | None = 0.05
     """most mean |log p (engine) - log p (policy)| of the first collection, nats"""
 
@@ -118,6 +122,7 @@ def grpo_trainer(
         engine, task, tokenizer=tokenizer, num_prompts=config.num_prompts, group_size=group_size,
         max_new_tokens=config.max_new_tokens, items=items, sampler=sampler, reward=reward,
         process=config.process, keep=config.keep, filter_bound=config.filter_bound, level=config.level,
+        sampling=config.sampling, grade_cut=config.grade_cut,
         audit=config.audit, seed=seed,
     )  # fmt: skip
     return PolicyTrainer(

@@ -105,6 +105,12 @@ class HFPolicy(nn.Module):
             model = _with_adapters(model, lora, seed)
         return cls(model.to(device), context=context)
 
+    def decoder(self) -> Any:
+        """What draws answers with this model's own cache, for language.generate."""
+        from dodona.language.hf_engine import HFDecoder
+
+        return HFDecoder(self)
+
     def save(self, path: str | Path, *, adapters: bool = False) -> None:
         """Write config and weights as safetensors, which ``load``, transformers and servers read.
 

@@ -59,9 +59,8 @@ class HFEngine:
             )
         self.policy = copy.deepcopy(policy).requires_grad_(False)
         if dtype is not None:
-            for (
-                weight
-            ) in self.policy.parameters():  # and no buffers: angles of positions need their digits
+            # and no buffers: angles of positions need their digits
+            for weight in self.policy.parameters():
                 weight.data = weight.data.to(dtype)
         self.tokenizer, self.eos_id, self.version = tokenizer, eos_id, version
         self._decoder = HFDecoder(self.policy)

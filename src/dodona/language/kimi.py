@@ -31,10 +31,10 @@ from dodona.core.shapes import FloatArray, IntArray
 from dodona.core.updates import BoundGradientUpdate, GradientUpdate
 from dodona.core.updates import Objective as CoreObjective
 from dodona.errors import InputError, ShapeError
-from dodona.language.collector import TaskCollector, prompt_ids
-from dodona.language.engines import TorchEngine
+from dodona.language.collector import TaskCollector
+from dodona.language.engines import engine_of
 from dodona.language.partial import PartialCollector, PartialRolloutBuffer
-from dodona.language.rollouts import Engine, Rollout
+from dodona.language.rollouts import Engine, Rollout, fault, prompt_ids
 from dodona.language.samplers import Sampler
 from dodona.language.sampling import Sampling
 from dodona.language.tasks.base import Item, Score, Task
@@ -197,7 +197,7 @@ def kimi_trainer(
         repeat_penalty: >= 0, taken from an answer that ended by repeating itself.
         sampler: a CurriculumSampler, a PrioritizedSampler; None: every item once per pass.
         partial: a buffer: answers longer than its budget go on in the next iteration.
-        engine: draws the answers; None: TorchEngine(policy).
+        engine: draws the answers; None: engine_of(policy).
         objective: in the place of tau: kimi(tau, ...) with other switches, or for comparisons any that needs no critic.
         config: as documented there.  seed: of prompts, answers and minibatches.
         evaluate, evaluate_every: as PolicyTrainer.
@@ -234,7 +234,7 @@ def kimi_trainer(
         reward=LengthReward(length_weight, warmup=warmup, repeat_penalty=repeat_penalty),
         level=config.level, audit=config.audit, seed=seed,
     )  # fmt: skip
-    engine = TorchEngine(policy, tokenizer=tokenizer) if engine is None else engine
+    engine = engine_of(policy, tokenizer=tokenizer) if engine is None else engine
     collector = (
         TaskCollector(engine, task, **shared)
         if partial is None
@@ -365,6 +365,6 @@ def writer(
             [prompt_ids(tokenizer, Item(text, "")) for text in prompts], num_samples=num_samples,
             max_new_tokens=max_new_tokens, seed=seed, sampling=Sampling(temperature=temperature),
         )  # fmt: skip
-        return [r.text for r in found]
+        return [r.text if fault(r, tokenizer) is None else "" for r in found]
 
     return write

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dodona.core.distributed import all_sum, world_size
 from dodona.core.inputs import check_count, check_range
-from dodona.core.optimizers import OPTIMIZERS, MakeOptimizer
+from dodona.core.optimizers import MakeOptimizer, make_optimizer, tables_of
 from dodona.core.policy_trainer import PolicyTrainer
 from dodona.core.protocols import Event
 from dodona.core.schedules import Schedule, linear
@@ -42,7 +43,7 @@ from dodona.language._rlhf_objective import (
     SharedMoments,
 )
 from dodona.language.collector import TaskCollector
-from dodona.language.engines import TorchEngine
+from dodona.language.engines import engine_of
 from dodona.language.reward_model import RewardModel
 from dodona.language.rollouts import CUT, Engine, Rollout
 from dodona.language.samplers import Sampler
@@ -137,7 +138,7 @@ def rlhf_trainer(
         objective: None: ppo_max(), without its texts where none are given. Any PolicyObjective.
         items, sampler: as TaskCollector.
         texts: what the policy should go on to say, for ptx_coef; as sft_trainer takes them.
-        engine: draws the answers; None: TorchEngine(policy).
+        engine: draws the answers; None: engine_of(policy).
         config: as documented there.
         moments: the history of scores so far, of pretrain_critic's trainer; copied. None: it begins here.
         seed: of prompts, answers, texts and minibatches.
@@ -215,6 +216,9 @@ class CriticTrainer(PolicyTrainer):
     def __iter__(self) -> Iterator[Event]:
         for event in super().__iter__():
             share = event.metrics.get("value/explained", -np.inf)
+            if event.kind == "update" and world_size() > 1:
+                # every process has its own rows, and all must stop together
+                share = float(all_sum(torch.tensor(share, dtype=torch.float64))) / world_size()
             if self.explained is not None and share >= self.explained:
                 self.num_updates = self.step
             yield event
@@ -281,7 +285,8 @@ def two_rates(optimizer: str, policy: Any, critic: nn.Module, factor: float) -> 
             {"params": [p for p in parameters if (id(p) in own) == hers], "factor": factor if hers else 1.0}
             for hers in (False, True)
         ]  # fmt: skip
-        made = OPTIMIZERS[optimizer]([g for g in groups if g["params"]], lr)  # type: ignore[arg-type]
+        given: Any = [g for g in groups if g["params"]]
+        made = make_optimizer(optimizer, given, lr, tables=tables_of(policy, critic))
 
         def quicken(*_: Any) -> None:
             for group in made.param_groups:  # every update has set one rate for all of them
@@ -317,7 +322,7 @@ def _collector(
 ) -> TaskCollector:  # fmt: skip
     reward = None if reward_model is None else ModelReward(reward_model, cut_penalty=config.cut_penalty)  # fmt: skip
     return TaskCollector(
-        TorchEngine(policy, tokenizer=tokenizer) if engine is None else engine, task,
+        engine_of(policy, tokenizer=tokenizer) if engine is None else engine, task,
         tokenizer=tokenizer, num_prompts=config.num_prompts, group_size=config.group_size,
         max_new_tokens=config.max_new_tokens, items=items, sampler=sampler, reward=reward,
         level=config.level, audit=config.audit, seed=seed,

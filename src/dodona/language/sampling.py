@@ -73,12 +73,18 @@ class Sampling:
         A loss compares log-probabilities of one law: where tokens are left out, the ratio between policy and
         behaviour carries the mass that was cut, in every token.
 
-        Raises: InputError: greedy answers.  Warns: a truncated law.
+        Raises: InputError: greedy answers.  Warns: a truncated law, another temperature than 1.
         """
         if self.temperature == 0.0:
             raise InputError(
                 "temperature=0 gives one answer with probability 1: nothing to learn a gradient from. Use "
                 "temperature=1 for training."
+            )
+        if self.temperature != 1.0:
+            warnings.warn(
+                f"training on answers of temperature {self.temperature:g}: policies are trained at temperature 1, so every "
+                "ratio is off from the first step. Use temperature=1.",
+                stacklevel=2,
             )
         if self.truncated:
             warnings.warn(

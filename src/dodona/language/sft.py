@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dodona.core.batch import Batch
-from dodona.core.distributed import all_sum, my_rows
+from dodona.core.distributed import all_sum, my_rows, world_size
 from dodona.core.fit_trainer import FitTrainer
 from dodona.core.inputs import check_count, check_range
 from dodona.core.reductions import masked_mean
@@ -81,6 +81,8 @@ def sft_trainer(
     Cost: 6 multiplications and additions per weight and token.
     """
     rows = tokenized(texts, tokenizer, max_tokens=config.max_tokens)
+    if config.batch_size < world_size():
+        raise InputError(f"batch_size={config.batch_size} can not be shared by {world_size()} processes.")  # fmt: skip
     if config.batch_size > len(rows):
         raise InputError(
             f"batch_size={config.batch_size} is more than the {len(rows)} texts there are. Give more texts, or a "

@@ -96,14 +96,15 @@ def _rewards(objective: "PolicyObjective", batch: Batch, moments: RunningMoments
                 "moments=RunningMoments())."
             )
         rows = mask.bool().any(1)  # a row that is masked whole has no score and no last token
+        # without rows too: the history may be one that several processes share
+        scores = normalize_rewards(
+            batch.total_rewards()[rows],
+            moments,
+            mode=objective.reward_norm,
+            clip=objective.reward_clip,
+        )
         rewards = torch.zeros_like(rewards)
-        if bool(rows.any()):
-            scores = normalize_rewards(
-                batch.total_rewards()[rows],
-                moments,
-                mode=objective.reward_norm,
-                clip=objective.reward_clip,
-            )
+        if len(scores):
             rewards[rows] = pay_at_the_end(scores, mask[rows]).to(rewards)
     given = mask.bool() if batch.reward_mask is None else mask.bool() & batch.reward_mask.bool()
     rewards = torch.where(given, rewards, 0.0)

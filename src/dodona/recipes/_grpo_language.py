@@ -38,7 +38,7 @@ NUM_JUDGED = 400  # unseen items of an exact evaluation; half as many of trainin
 NUM_DRAWN = 100  # where answers must be drawn instead
 UNKNOWN_LENGTH = 256  # most tokens of an answer of a model that was given
 NUM_SAMPLES = 8  # answers shown with the verifier's reasons
-EVALUATIONS = 10  # of an arm
+EVALUATIONS = 8  # of an arm
 # of imitation take as long as one collection with its update (measured; the report prints the seconds of both)
 UPDATES_A_COLLECTION = 4.0
 
@@ -52,7 +52,7 @@ class Setting:
     sft_updates: int = 150
     sft_batch: int = 128
     sft_lr: float = 1e-2
-    num_updates: int = 280
+    num_updates: int = 250
     num_prompts: int = 256
     group_size: int = 12
     keep_best: int | None = 1
@@ -147,6 +147,8 @@ def _grpo(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
     kinds = None if p.kind is None else [item.meta[p.kind] for item in p.train]
     if objective.advantage == "group" and objective.surrogate != "mirror":
         objective = replace(objective, keep_best=s.keep_best)
+    if objective.reduction == "fixed":  # by the longest answer, as its paper has it
+        objective = replace(objective, length=float(p.start[2]))
 
     def learn(before: Any) -> Trainer:
         return _own_answers(
@@ -155,10 +157,10 @@ def _grpo(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
         )  # fmt: skip
 
     if not s.sft_updates:  # a model that was given can answer already
-        return Stages(("grpo", lambda _: _observed(learn(None), p, name)))
+        return Stages(("grpo", lambda _: _observed(learn(None), p, name, save_to=p.save_to)))
     return Stages(
         ("sft", lambda _: _observed(_imitation(p, p.correct, s.sft_updates), p, name)),
-        ("grpo", lambda before: _observed(learn(before), p, name)),
+        ("grpo", lambda before: _observed(learn(before), p, name, save_to=p.save_to)),
     )
 
 
@@ -166,7 +168,7 @@ def _shortcut(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
     s = p.setting
 
     def learn(before: Any) -> Trainer:
-        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=32, group_size=16)  # fmt: skip
+        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=16, group_size=16)  # fmt: skip
 
     return Stages(
         (
@@ -212,16 +214,16 @@ def _own_answers(
     )  # fmt: skip
 
 
-def _observed(trainer: Any, p: Problem, name: str) -> "Observed":
-    return Observed(trainer, p, f"{name}-{p.seed}")
+def _observed(trainer: Any, p: Problem, name: str, *, save_to: str | None = None) -> "Observed":
+    return Observed(trainer, p, f"{name}-{p.seed}", save_to)
 
 
 class Observed:
     """A trainer whose evaluations also show: the law of answers to one problem, a few answers with their verdicts;
     and after the last update the policy itself."""
 
-    def __init__(self, trainer: Any, p: Problem, name: str):
-        self.trainer, self.problem, self.name = trainer, p, name
+    def __init__(self, trainer: Any, p: Problem, name: str, save_to: str | None):
+        self.trainer, self.problem, self.name, self.save_to = trainer, p, name, save_to
 
     def __iter__(self) -> Iterator[Event]:
         for event in self.trainer:
@@ -246,8 +248,8 @@ class Observed:
         if self.trainer.step >= self.trainer.num_updates:
             if isinstance(policy, TransformerPolicy):
                 data["artifacts"] = {f"{self.name}.safetensors": saved_policy(policy, tokenizer)}
-            if p.save_to is not None and self.name.startswith("grpo-"):
-                tasks.write_policy(policy, tokenizer, p.save_to)
+            if self.save_to is not None:
+                tasks.write_policy(policy, tokenizer, self.save_to)
         return replace(event, data={**event.data, **data})
 
     def _policy(self) -> Any:
@@ -267,6 +269,14 @@ class Observed:
 
 def facts(p: Problem) -> Mapping[str, Any]:
     """What the report says of the problem before anything is trained."""
-    copied = tasks.copied_rate(p.task, p.unseen[:NUM_JUDGED], correct=p.correct)
-    uniform = tasks.copied_rate(p.task, p.unseen[:NUM_JUDGED], correct=0.0)
-    return {"train": len(p.train), "unseen": len(p.unseen), "copied": copied, "uniform": uniform}
+    rated = p.unseen[:NUM_JUDGED]
+    # a model that was given has seen no demonstrations here
+    copied = tasks.copied_rate(p.task, rated, correct=p.correct) if p.setting.sft_updates else None
+    uniform = tasks.copied_rate(p.task, rated, correct=0.0)
+    return {
+        "train": len(p.train),
+        "unseen": len(p.unseen),
+        "copied": copied,
+        "uniform": uniform,
+        "exact": p.rates.exact,
+    }

@@ -60,8 +60,8 @@ SETTINGS: Mapping[str, language.Setting] = {
     "countdown_rpn": language.Setting(num_updates=120),
 }
 """task -> what it is trained with; others take the defaults."""
-OF_A_MODEL: Mapping[str, Any] = {"sft_updates": 0, "optimizer": "adamw", "lr": 1e-6, "num_prompts": 16, "group_size": 8, "keep_best": None}  # fmt: skip
-"""what a checkpoint is trained with instead: the learning rate of arXiv:2402.03300, all answers, no imitation"""
+OF_A_CHECKPOINT: Mapping[str, Any] = {"optimizer": "adamw", "lr": 1e-6, "num_prompts": 16, "group_size": 8, "keep_best": None}  # fmt: skip
+"""what a checkpoint of Hugging Face is trained with instead: the learning rate of arXiv:2402.03300, all answers"""
 BARS = {"tree_rebuild": 0.90}
 """task -> pass rate on unseen problems that the first arm must reach."""
 CONTROL = ("env", "num_groups", "epochs", "num_eval_episodes")
@@ -127,6 +127,14 @@ class Config:
         for name in other:
             if getattr(self, name) != Config.__dataclass_fields__[name].default:
                 raise ConfigError(f"{name}={getattr(self, name)!r} means nothing with policy={here}. Leave it out, or choose the other policy.")  # fmt: skip
+        if self.model is not None and (
+            self.arms in ("shortcut", "sft") or self.correct_share != 0.3
+        ):
+            raise ConfigError(f"arms={self.arms}, correct_share={self.correct_share} belong to demonstrations, and a model that is given is shown none. Leave them out.")  # fmt: skip
+        if self.save_to is not None and (
+            (self.num_seeds or 1) > 1 or self.arms in ("shortcut", "sft")
+        ):
+            raise ConfigError(f"save_to={self.save_to} is for one model, that of the arm grpo: num_seeds=1 and arms=all or grpo.")  # fmt: skip
         if self.policy == "transformer" and self.objective == "all":
             raise ConfigError("objective=all compares on control only. Name one, or choose policy=mlp.")  # fmt: skip
         if self.policy == "mlp" and self.objective not in (None, "all", *control.OBJECTIVES):
@@ -184,7 +192,7 @@ def judge(events: Sequence[Event]) -> list[Row]:
     else:
         expected = "measured"  # a shorter run than any bar was measured with
     rows.append(Row(
-        name=f"exact pass rate on unseen problems after GRPO, the least of {seeds} seed{'s' * (seeds > 1)}",
+        name=f"{'exact' if facts['exact'] else 'drawn'} pass rate on unseen problems after GRPO, the least of {seeds} seed{'s' * (seeds > 1)}",
         measured=round(min(rates), 4), expected=expected,
         verdict="pass" if bar is None or min(rates) >= bar else "miss",
     ))  # fmt: skip
@@ -221,7 +229,9 @@ def _control(config: Config) -> control.Config:
 def _setting(config: Config) -> language.Setting:
     known = SETTINGS.get(config.task, language.Setting())
     if config.model is not None:
-        known = replace(known, **OF_A_MODEL)
+        known = replace(known, sft_updates=0)
+        if Path(config.model).is_dir():
+            known = replace(known, **OF_A_CHECKPOINT)
     names = ("num_updates", "num_prompts", "group_size", "sft_updates", "lr")
     given: dict[str, Any] = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
     setting = replace(known, **given)
@@ -242,7 +252,7 @@ def _config(events: Sequence[Event]) -> Mapping[str, Any]:
 
 
 def _is_whole(events: Sequence[Event]) -> bool:
-    """Whether the run was given the budget that its bar was measured with."""
+    """Whether the run is the one that its bar was measured with: nothing but seeds, arms and places may differ."""
     config = _config(events)
-    known = SETTINGS.get(config.get("task", ""), language.Setting())
-    return all(config.get(name) in (None, getattr(known, name)) for name in ("num_updates", "sft_updates"))  # fmt: skip
+    free = ("num_seeds", "seed", "arms", "save_to")
+    return all(config.get(name) in (None, field.default) for name, field in Config.__dataclass_fields__.items() if name not in (*free, "task"))  # fmt: skip

@@ -233,7 +233,10 @@ class _Legs:
         pairs = length_dpo_pairs(self._samples(policies["Kimi"])).pairs
         num = self.config.num_short
         settings = DPOConfig(
-            num_updates=num, batch_size=min(64, len(pairs)), beta=1.0, lr=cosine(2e-4, 2e-5, num)
+            num_updates=num,
+            batch_size=max(1, min(64, len(pairs))),
+            beta=1.0,
+            lr=cosine(2e-4, 2e-5, num),
         )
         return dpo_trainer(
             copy.deepcopy(policies["Kimi"]), pairs, settings, seed=self.seed, evaluate=self.evaluate(policies),

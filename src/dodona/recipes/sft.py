@@ -103,7 +103,7 @@ def _run(config: Config, text: Text, seed: int) -> Trainer:
         len(tokenizer), size=(config.width, config.num_layers, 3), context=max(config.window, SPOKEN) + 2, seed=seed
     )  # fmt: skip
     settings = SFTConfig(
-        num_updates=config.num_updates, batch_size=config.batch_size,
+        num_updates=config.num_updates, batch_size=config.batch_size, max_tokens=config.window + 2,
         lr=cosine(config.lr, 0.1 * config.lr, config.num_updates, num_warmup=config.num_updates // 20),
     )  # fmt: skip
     trainer = sft_trainer(
