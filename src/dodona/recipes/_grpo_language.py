@@ -1,7 +1,7 @@
 """The arms of the recipe grpo on a task of language: what is compared, and how each is trained.
 
     grpo        demonstrations of which few are right, then groups of answers: the best of each group is trained on,
-                weighted by how far it is above the group's mean, and kinds of problem that fail are drawn more often
+                where it is above the group's mean, and kinds of problem that fail are drawn more often
     shortcut    demonstrations of the form alone, then GRPO as published, on all problems alike
     sft         the demonstrations of the first arm, for as long as that arm takes in all
 
@@ -38,7 +38,7 @@ NUM_JUDGED = 400  # unseen items of an exact evaluation; half as many of trainin
 NUM_DRAWN = 100  # where answers must be drawn instead
 UNKNOWN_LENGTH = 256  # most tokens of an answer of a model that was given
 NUM_SAMPLES = 8  # answers shown with the verifier's reasons
-EVALUATIONS = 8  # of an arm
+EVALUATIONS = 6  # of an arm
 # of imitation take as long as one collection with its update (measured; the report prints the seconds of both)
 UPDATES_A_COLLECTION = 4.0
 
@@ -52,17 +52,19 @@ class Setting:
     sft_updates: int = 150
     sft_batch: int = 128
     sft_lr: float = 1e-2
-    num_updates: int = 250
+    num_updates: int = 260
     num_prompts: int = 256
-    group_size: int = 12
+    group_size: int = 10
     keep_best: int | None = 1
+    advantage_clip: float | None = 0.1
+    """below it all right answers weigh alike, whether they are rare or not"""
     lr: float = 5e-3
     by: str | None = "level"
     """the entry of an item's meta that says what kind of problem it is"""
     floor: float = 0.02
     """least weight of a kind that is always solved"""
     optimizer: str = "muon"
-    plain_updates: int = 120
+    plain_updates: int = 80
     """collections of the arm that is trained as published"""
 
 
@@ -146,7 +148,7 @@ def _grpo(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
     s = p.setting
     kinds = None if p.kind is None else [item.meta[p.kind] for item in p.train]
     if objective.advantage == "group" and objective.surrogate != "mirror":
-        objective = replace(objective, keep_best=s.keep_best)
+        objective = replace(objective, keep_best=s.keep_best, advantage_clip=s.advantage_clip)
     if objective.reduction == "fixed":  # by the longest answer, as its paper has it
         objective = replace(objective, length=float(p.start[2]))
 
@@ -168,7 +170,7 @@ def _shortcut(p: Problem, objective: PolicyObjective, name: str) -> Trainer:
     s = p.setting
 
     def learn(before: Any) -> Trainer:
-        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=16, group_size=16)  # fmt: skip
+        return _own_answers(before, p, grpo(kl="none", kl_coef=0.0), num_updates=s.plain_updates, num_prompts=32, group_size=16)  # fmt: skip
 
     return Stages(
         (

@@ -60,7 +60,7 @@ SETTINGS: Mapping[str, language.Setting] = {
     "countdown_rpn": language.Setting(num_updates=120),
 }
 """task -> what it is trained with; others take the defaults."""
-OF_A_CHECKPOINT: Mapping[str, Any] = {"optimizer": "adamw", "lr": 1e-6, "num_prompts": 16, "group_size": 8, "keep_best": None}  # fmt: skip
+OF_A_CHECKPOINT: Mapping[str, Any] = {"optimizer": "adamw", "lr": 1e-6, "num_prompts": 16, "group_size": 8, "keep_best": None, "advantage_clip": None}  # fmt: skip
 """what a checkpoint of Hugging Face is trained with instead: the learning rate of arXiv:2402.03300, all answers"""
 BARS = {"tree_rebuild": 0.90}
 """task -> pass rate on unseen problems that the first arm must reach."""
