@@ -53,7 +53,9 @@ def tables_of(*modules: Any) -> frozenset[int]:
 
     Source: Jordan et al. 2024, "Muon", which leaves both to AdamW.  Oracle: by hand (tests).
     """
-    parts = [x for module in modules if isinstance(module, nn.Module) for x in module.modules()]
+    parts: list[Any] = [
+        x for module in modules if isinstance(module, nn.Module) for x in module.modules()
+    ]
     found = [x for x in parts if isinstance(x, nn.Embedding | nn.EmbeddingBag)]
     found += [x.get_output_embeddings() for x in parts if hasattr(x, "get_output_embeddings")]
     return frozenset(id(x.weight) for x in found if x is not None)
