@@ -1,17 +1,15 @@
 """Steps against gradient descent by hand; micro-batches against one batch; what is refused and what is kept."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
+from two_processes import in_two_processes
 
 from dodona.core.batch import Batch
+from dodona.core.distributed import rank
 from dodona.core.optimizers import (
     OPTIMIZERS,
     load_optimizer_state,
@@ -272,29 +270,13 @@ def test_pieces_that_divide_by_their_own_count_are_told_apart():
     assert max((a - b).abs().max() for a, b in zip(whole, wrong, strict=True)) > 1e-3
 
 
-OTHER_RANK = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_updates import one_of_two
-one_of_two(1, sys.argv[2])
-"""
-
-
-def one_of_two(rank, store):
-    """All parameters after one process of two has made its steps on its share of the rows."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        return run(SPLIT, batch().select([[0, 2, 4, 5], [1, 3]][rank]))[0]
-    finally:
-        dist.destroy_process_group()
+def stepped_on_a_share():
+    """All parameters after the steps on this process's share of the rows."""
+    return run(SPLIT, batch().select([[0, 2, 4, 5], [1, 3]][rank()]))[0]
 
 
 def test_two_processes_equal_one(tmp_path):
-    store = str(tmp_path / "store")
-    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
-    with subprocess.Popen(command) as other:
-        shared = one_of_two(0, store)
-        assert other.wait(timeout=60) == 0
+    shared = in_two_processes(stepped_on_a_share, tmp_path)
     for a, b in zip(shared, run(SPLIT, batch())[0], strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 

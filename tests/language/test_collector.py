@@ -1,14 +1,11 @@
 """TaskCollector, step rewards and grpo_trainer: what a batch holds, which groups are drawn again, cuts, processes."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from two_processes import in_two_processes
 
 from dodona.errors import InputError
 from dodona.language import CharTokenizer, PrioritizedSampler, TorchEngine, generate
@@ -239,30 +236,15 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(objective):
     assert begun + [e.metrics for e in second] == whole
 
 
-OTHER_RANK = "import sys; sys.path.insert(0, sys.argv[1]); import test_collector as t; t.one_of_two(1, sys.argv[2])"  # fmt: skip
-
-
-def trained(**more):
+def trained():
     model = policy().double()
-    for _ in trainer(model, sampler=PrioritizedSampler(9), **more):
+    for _ in trainer(model, sampler=PrioritizedSampler(9)):
         pass
     return [p.detach().clone() for p in model.parameters()]
 
 
-def one_of_two(rank, store):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        return trained()
-    finally:
-        dist.destroy_process_group()
-
-
 def test_two_processes_equal_one(tmp_path):
-    store = str(tmp_path / "store")
-    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
-    with subprocess.Popen(command) as other:
-        shared = one_of_two(0, store)
-        assert other.wait(timeout=60) == 0
+    shared = in_two_processes(trained, tmp_path)
     for a, b in zip(shared, trained(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)
 

@@ -1,14 +1,11 @@
 """Kimi k1.5: its iteration written out by hand, its rewards, minibatches of whole groups, prompts by difficulty."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from two_processes import in_two_processes
 
 from dodona.core.batch import Batch
 from dodona.core.updates import GradientUpdate
@@ -243,23 +240,8 @@ def trained():
     return [p.detach() for p in model.parameters()]
 
 
-def one_of_two(rank, store):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        return trained()
-    finally:
-        dist.destroy_process_group()
-
-
-OTHER_RANK = "import sys; sys.path.insert(0, sys.argv[1]); import test_kimi; test_kimi.one_of_two(1, sys.argv[2])"  # fmt: skip
-
-
 def test_two_processes_equal_one(tmp_path):
-    store = str(tmp_path / "store")
-    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
-    with subprocess.Popen(command) as other:
-        shared = one_of_two(0, store)
-        assert other.wait(timeout=120) == 0
+    shared = in_two_processes(trained, tmp_path)
     alone = trained()
     assert not torch.equal(alone[0], policy().trunk.embedding.weight)
     for a, b in zip(shared, alone, strict=True):

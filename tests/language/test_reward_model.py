@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.multiprocessing import get_context
+from two_processes import in_two_processes
 
 from dodona.core.batch import Batch
 from dodona.errors import InputError, ShapeError
@@ -262,18 +262,6 @@ def test_every_pair_comes_once_in_a_pass_the_chosen_ones_first():
     assert sorted(zip(spoken[:n], spoken[n:], strict=True)) == sorted((a, b) for _, a, b in PAIRS)
 
 
-def _two(rank: int, port: int, queue) -> None:
-    import os
-
-    import torch.distributed as dist
-
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    queue.put((rank, _updated()))
-    dist.destroy_process_group()
-
-
 def _updated() -> list:
     model = trained_head(RewardModel(policy()))
     config = RewardModelConfig(num_updates=2, batch_size=7, lr=0.1, optimizer="sgd")
@@ -282,23 +270,9 @@ def _updated() -> list:
     return [p.detach().numpy() for p in model.parameters()]
 
 
-def test_two_processes_take_the_steps_of_one():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("fork")
-    queue = context.Queue()
-    others = [context.Process(target=_two, args=(rank, port, queue)) for rank in range(2)]
-    for process in others:
-        process.start()
-    found = dict(queue.get(timeout=60) for _ in others)
-    for process in others:
-        process.join(60)
-    for one, *both in zip(_updated(), found[0], found[1], strict=True):
-        for x in both:
-            np.testing.assert_allclose(x, one, rtol=0, atol=1e-12)
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    for one, both in zip(_updated(), in_two_processes(_updated, tmp_path), strict=True):
+        np.testing.assert_allclose(both, one, rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------------- bad input

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.multiprocessing import get_context
+from two_processes import in_two_processes
 
 from dodona.core.batch import Batch
 from dodona.core.schedules import linear
@@ -333,18 +333,6 @@ def test_the_papers_settings_are_one_call():
 
 
 # ---------------------------------------------------------------------- processes
-def _two(rank: int, port: int, queue) -> None:
-    import os
-
-    import torch.distributed as dist
-
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    queue.put((rank, _stepped()))
-    dist.destroy_process_group()
-
-
 def _stepped() -> list:
     """Weights after two steps of PPO-max with texts, and the history of scores."""
     config = replace(TINY, minibatches=1, optimizer="sgd", lr=0.1, group_size=3)
@@ -354,23 +342,9 @@ def _stepped() -> list:
     return [*(p.detach().numpy() for p in parameters), np.array([trainer.moments.count, trainer.moments.mean, trainer.moments.std])]  # fmt: skip
 
 
-def test_two_processes_take_the_steps_of_one():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("fork")
-    queue = context.Queue()
-    others = [context.Process(target=_two, args=(rank, port, queue)) for rank in range(2)]
-    for process in others:
-        process.start()
-    found = dict(queue.get(timeout=100) for _ in others)
-    for process in others:
-        process.join(60)
-    for one, *both in zip(_stepped(), found[0], found[1], strict=True):
-        for x in both:
-            np.testing.assert_allclose(x, one, rtol=0, atol=1e-7)
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    for one, both in zip(_stepped(), in_two_processes(_stepped, tmp_path), strict=True):
+        np.testing.assert_allclose(both, one, rtol=0, atol=1e-7)
 
 
 # ---------------------------------------------------------------------- bad input

@@ -1,13 +1,10 @@
 """Supervised fine-tuning: its loss by hand, its batches, its bad input, and that two processes are one."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from two_processes import in_two_processes
 
 from dodona.errors import InputError
 from dodona.language import CharTokenizer
@@ -105,9 +102,6 @@ def test_bad_texts_are_named(texts, config, message):
         sft_trainer(policy(), texts, SFTConfig(**{"batch_size": 1, **config}), tokenizer=TOKENIZER)
 
 
-OTHER_RANK = "import sys; sys.path.insert(0, sys.argv[1]); import test_sft as t; t.one_of_two(1, sys.argv[2])"  # fmt: skip
-
-
 def trained():
     model = policy()
     for _ in sft_trainer(model, PAIRS, SFTConfig(num_updates=4, batch_size=5), tokenizer=TOKENIZER):
@@ -115,19 +109,7 @@ def trained():
     return [p.detach().clone() for p in model.parameters()]
 
 
-def one_of_two(rank, store):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        return trained()
-    finally:
-        dist.destroy_process_group()
-
-
 def test_two_processes_equal_one(tmp_path):
-    store = str(tmp_path / "store")
-    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
-    with subprocess.Popen(command) as other:
-        shared = one_of_two(0, store)
-        assert other.wait(timeout=60) == 0
+    shared = in_two_processes(trained, tmp_path)
     for a, b in zip(shared, trained(), strict=True):
         assert torch.allclose(a, b, atol=1e-9)

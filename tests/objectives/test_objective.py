@@ -371,3 +371,15 @@ def test_masked_rows_have_no_part_in_the_history_of_scores():
     all_rows = prepared([0, 1, 2], whole)
     assert torch.equal(all_rows[[0, 2]], prepared([0, 2], without))
     assert whole.mean == without.mean == 3.5
+
+
+@pytest.mark.parametrize("objective", [o.lite_ppo(), o.reinforce_pp(kl="none", kl_coef=0.0)])
+def test_statistics_of_a_collection_are_refused_where_processes_share_it(objective, monkeypatch):
+    monkeypatch.setattr("dodona.objectives._prepare.world_size", lambda: 2)
+    zeros = torch.zeros(2, 1)
+    batch = Batch(
+        obs=zeros, actions=zeros, mask=zeros == 0, logp_old=zeros, rewards=zeros, group=torch.tensor([0, 0]),
+        terminated=zeros == 0,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="looks at the whole collection"):
+        objective.prepare(batch)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dodona.cli import main
 from dodona.core.protocols import Event
 from dodona.errors import ConfigError
 from dodona.language.saved import load_saved
@@ -180,3 +181,9 @@ def test_a_checkpoint_of_hugging_face_is_trained_and_saved(tmp_path):
 def test_options_that_contradict_each_other_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         grpo.Config(**given)
+
+
+def test_the_words_of_the_readme_name_an_environment(tmp_path):
+    words = ["run", "grpo", "--policy", "mlp", "--env", "CartPole-v1", "--objective", "grpo", "--num-seeds", "1"]  # fmt: skip
+    small = ["--num-updates", "1", "--group-size", "2", "--set", "num_groups=1", "--set", "num_eval_episodes=2"]  # fmt: skip
+    assert main([*words, *small, "--out", str(tmp_path)]) == 0

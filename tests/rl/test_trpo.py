@@ -1,20 +1,18 @@
 """TRPO: what a step owes whatever it is given, the trainer against the loop by hand, two processes, and what is refused."""
 
 import copy
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
+from two_processes import in_two_processes
 
 from dodona.checks import trpo as checks
 from dodona.core.batch import Batch
+from dodona.core.distributed import rank
 from dodona.errors import CheckpointError, ConfigError, InputError, NonFiniteError
 from dodona.mdp import policy_value, solve, worlds
 from dodona.objectives import (
@@ -338,12 +336,6 @@ def test_a_shared_trunk_is_said_frozen_or_wanted():
 
 
 # ---------------------------------------------------------------------- two processes
-OTHER_RANK = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_trpo import one_of_two
-one_of_two(1, sys.argv[2])
-"""
 ROWS = [[0, 2, 4, 5, 9, 11, 12], [1, 3, 6, 7, 8, 10, 13, 14, 15]]
 
 
@@ -353,21 +345,13 @@ def stepped(rows, radius):
     return weights(policy), report
 
 
-def one_of_two(rank, store):
-    """Parameters and reports after one process of two has stepped on its share of the rows."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        return [stepped(ROWS[rank], radius) for radius in ("backtrack", "exact")]
-    finally:
-        dist.destroy_process_group()
+def stepped_on_a_share():
+    """Parameters and reports after a step on this process's share of the rows."""
+    return [stepped(ROWS[rank()], radius) for radius in ("backtrack", "exact")]
 
 
 def test_two_processes_equal_one(tmp_path):
-    store = str(tmp_path / "store")
-    command = [sys.executable, "-c", OTHER_RANK, str(Path(__file__).parent), store]
-    with subprocess.Popen(command) as other:
-        shared = one_of_two(0, store)
-        assert other.wait(timeout=60) == 0
+    shared = in_two_processes(stepped_on_a_share, tmp_path)
     for (found, report), radius in zip(shared, ("backtrack", "exact"), strict=True):
         alone, expected = stepped(range(16), radius)
         assert expected.accepted and torch.allclose(found, alone, atol=1e-9)

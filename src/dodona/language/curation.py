@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from dodona.core.inputs import check_count
-from dodona.errors import InputError, ShapeError
+from dodona.errors import InputError
+from dodona.language.samplers import graded
 from dodona.language.tasks.base import Item, Task
 
 ONLY_THE_ANSWER = "\nGive the final answer at once, in one line, without any reasoning."
@@ -46,18 +46,7 @@ def easy_to_hack(
     Source: Kimi Team 2025, sec. 2.1.  Oracle: 1 - (1 - q)^N of a known guesser (tests).
     Cost: n x num_samples answers, short ones.
     """
-    check_count(num_samples=num_samples)
     prompts = [ask(item) for item in items]
     if "" in prompts:
         raise InputError(f"ask() gave an empty prompt for item {prompts.index('')}.")
-    answers = write(prompts, num_samples) if prompts else []
-    if len(answers) != len(items) * num_samples:
-        raise ShapeError(
-            f"write() gave {len(answers)} answers, {num_samples} to each of {len(items)} prompts are expected."
-        )
-    right = [
-        task.verify(items[k // num_samples], answer).value == 1.0
-        for k, answer in enumerate(answers)
-    ]
-    ends = range(0, len(right), num_samples)
-    return np.array([any(right[k : k + num_samples]) for k in ends], dtype=bool)
+    return graded(write, task, items, prompts, num_samples).any(axis=1)

@@ -126,7 +126,9 @@ class RewardModel(nn.Module):
         self.std.fill_(float(scores.std(ddof=1)))
 
     def critic(self) -> TransformerCritic:
-        """A critic that begins where this model is: its trunk and head, copied; what precedes the last token it has to learn.
+        """A critic that begins where this model is, but for a constant: its trunk and head, copied, without offset.
+
+        What precedes the last token it has to learn.
 
         Source: Zheng et al. 2023, arXiv:2307.04964, sec. 5.3.3 (trick 8).
         """

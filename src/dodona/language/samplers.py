@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from dodona.core.inputs import check_count, check_range
 from dodona.core.shapes import IntArray
@@ -220,14 +220,26 @@ def estimate_pass_rates(
     Source: Kimi Team 2025, sec. 2.1.  Oracle: exact_pass_rate, within its sampling error.
     Cost: n x num_samples answers.
     """
+    return graded(write, task, items, [item.prompt for item in items], num_samples).mean(axis=1)
+
+
+def graded(
+    write: Callable[[Sequence[str], int], Sequence[str]], task: Task, items: Sequence[Item], prompts: Sequence[str],
+    num_samples: int,
+) -> Bool[np.ndarray, "n N"]:  # fmt: skip
+    """[n, N] whether each of num_samples answers to every prompt is right, as the item's verifier says.
+
+    Raises: InputError: num_samples < 1.  ShapeError: another number of answers.
+    Source: ours.  Oracle: by hand (tests).  Cost: n x num_samples answers.
+    """
     check_count(num_samples=num_samples)
-    answers = write([item.prompt for item in items], num_samples)
+    answers = write(prompts, num_samples) if len(prompts) else []
     if len(answers) != len(items) * num_samples:
         raise ShapeError(
             f"write() gave {len(answers)} answers, {num_samples} to each of {len(items)} prompts are expected."
         )
     right = [
-        task.verify(items[k // num_samples], answer).value == 1.0
+        task.verify(items[k // num_samples], answer).verdict == "right"
         for k, answer in enumerate(answers)
     ]
-    return np.reshape(right, (len(items), num_samples)).mean(axis=1)
+    return np.reshape(np.array(right, dtype=bool), (len(items), num_samples))

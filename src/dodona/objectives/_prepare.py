@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dodona.core.batch import Batch
+from dodona.core.distributed import world_size
 from dodona.core.inputs import check_finite
 from dodona.core.reductions import masked_mean, masked_sum, whiten
 from dodona.core.statistics import RunningMoments
@@ -35,6 +36,7 @@ EPS = 1e-8  # of advantage normalisation: PPO's code bases
 def prepare(objective: "PolicyObjective", batch: Batch, moments: RunningMoments | None) -> Batch:
     """See PolicyObjective.prepare."""
     _require(objective, batch)
+    _require_one_process(objective)
     with torch.no_grad():
         batch = _masked(objective, batch)
         _check_counted(batch)
@@ -70,6 +72,20 @@ def _require(objective: "PolicyObjective", batch: Batch) -> None:
         if needed and getattr(batch, name) is None:
             raise InputError(
                 f"objective '{objective.name}' needs batch.{name} for {why}, and the batch has none."
+            )
+
+
+def _require_one_process(objective: "PolicyObjective") -> None:
+    """Statistics over a collection are taken of the rows that are here; a share of them has others."""
+    wide = {
+        "scale='whiten'": objective.scale == "whiten", "scale='batch'": objective.scale == "batch",
+        "baseline='mean' of returns": objective.baseline == "mean" and objective.advantage == "returns",
+    }  # fmt: skip
+    for name, wanted in wide.items():
+        if wanted and world_size() > 1:
+            raise InputError(
+                f"objective '{objective.name}' with {name} looks at the whole collection, and each of {world_size()} "
+                "processes has a share of it. Use statistics of groups (scale='group'), or one process."
             )
 
 

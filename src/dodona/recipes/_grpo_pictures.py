@@ -12,7 +12,7 @@ from dodona.core.protocols import Event
 from dodona.figures.curves import curves
 from dodona.figures.style import COLOURS, INK, styled
 
-NAMES = {"grpo": "GRPO, hard kinds first", "shortcut": "GRPO as published, from the form alone", "sft": "copying, for as long"}  # fmt: skip
+NAMES = {"grpo": "GRPO on the best answers, hard kinds first", "shortcut": "GRPO as published, from the form alone", "sft": "copying, for as long"}  # fmt: skip
 HIDDEN = 0.002  # answers that never had more are left out of the picture
 
 
